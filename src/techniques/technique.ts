@@ -1,0 +1,73 @@
+/** The contract of a technique: name, summary, needs, options as a schema, run. Verbs, flags, help, docs and spaces derive from it. */
+import type { z } from "zod";
+import type { Dataset } from "../data/dataset.ts";
+import type { Model } from "../ir/model.ts";
+import type { Provider } from "../run/session.ts";
+import type { Journal } from "./journal.ts";
+
+/** What a technique cannot work without; checked before it runs, with a clear error. */
+export type Need = "calibration" | "training" | "labels" | "teacher";
+
+/** Progress of a long job: units done of a total, and a word on what is being done. */
+export interface Progress {
+  readonly stage: string;
+  readonly done: number;
+  readonly total: number;
+}
+
+/** What the runner gives a technique. */
+export interface Context {
+  /** Samples for calibration and training; undefined when the user named none. */
+  readonly data: Dataset | undefined;
+  /** Held-out samples for measuring, when there are any. */
+  readonly evaluation: Dataset | undefined;
+  /** The model that the user started from. */
+  readonly original: Model;
+  readonly seed: number;
+  readonly provider: Provider;
+  /** Engine threads; 0: its own choice. */
+  readonly threads: number;
+  readonly signal: AbortSignal | undefined;
+  readonly journal: Journal;
+  onProgress(progress: Progress): void;
+}
+
+/** Family folder of a technique, for lists and docs. */
+export type Family = "simplify" | "quantize" | "prune" | "sparsify" | "factorize" | "share" | "distill" | "tune";
+
+export interface Technique<Options extends z.ZodObject = z.ZodObject> {
+  readonly name: string;
+  readonly family: Family;
+  readonly summary: string;
+  readonly needs: readonly Need[];
+  /** Every option with description, default and (where it is worth searching) `.meta({ search })`. */
+  readonly options: Options;
+  /**
+   * Changes the model in place and returns it (or returns a new one). It journals every layer that it changed and every
+   * candidate that it skipped with the reason. It owns the model it is given: the runner has cloned it.
+   */
+  run(model: Model, options: z.output<Options>, context: Context): Promise<Model>;
+}
+
+/** One technique with checked options: what a recipe is a list of. */
+export interface Step {
+  readonly technique: Technique;
+  readonly options: Readonly<Record<string, unknown>>;
+}
+
+/** A technique that is also a function from options to a {@link Step}: `quantize({ to: "int8" })`. */
+export type TechniqueFunction<Options extends z.ZodObject> = Technique<Options> &
+  ((options?: z.input<Options>) => Step);
+
+/** Declares a technique. */
+export function defineTechnique<Options extends z.ZodObject>(
+  technique: Technique<Options>,
+): TechniqueFunction<Options> {
+  const make = (options?: z.input<Options>): Step => ({
+    technique: technique as unknown as Technique,
+    options: technique.options.parse(options ?? {}) as Readonly<Record<string, unknown>>,
+  });
+  const { name, ...rest } = technique;
+  Object.defineProperty(make, "name", { value: name });
+  return Object.assign(make, rest) as unknown as TechniqueFunction<Options>;
+}
