@@ -1,0 +1,77 @@
+/** Flags from schemas: what a technique declares once becomes its command-line options. */
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { z } from "zod";
+import { kebabCase, unwrapSchema } from "../techniques/recipe.ts";
+import type { CommonOptions } from "./run.node.ts";
+
+/** Adds `--json --seed --threads --provider` to a verb. */
+export function addCommonOptions(command: Command): Command {
+  return command
+    .option("--json", "print one JSON document on stdout", false)
+    .option("--seed <n>", "seed of everything random", wholeNumber, 1)
+    .option("--threads <n>", "threads of the engine; 0: all cores", wholeNumber, 0)
+    .addOption(new Option("--provider <name>", "execution provider").choices(["cpu", "webgpu", "cuda"]).default("cpu"));
+}
+
+/** Adds `-o, --output` and `--force`. */
+export function addOutputOptions(command: Command, what = "the model to write"): Command {
+  return command.requiredOption("-o, --output <path>", what).option("--force", "overwrite what is there", false);
+}
+
+export function commonOptions(options: Record<string, unknown>): CommonOptions {
+  return options as unknown as CommonOptions;
+}
+
+/** Adds one flag per option of a schema; values are kept as text and checked by the schema later. */
+export function addSchemaOptions(command: Command, schema: z.ZodObject): void {
+  for (const [name, field] of Object.entries(schema.shape as Record<string, z.ZodType>)) {
+    const description = field.description ?? unwrapSchema(field).description ?? "";
+    const base = field.safeParse(undefined);
+    const fallback = base.success && base.data !== undefined && !(Array.isArray(base.data) && base.data.length === 0);
+    const note = fallback ? ` (default: ${String(base.data)})` : "";
+    const inner = unwrapSchema(field);
+    const flag = kebabCase(name);
+    if (inner instanceof z.ZodBoolean) {
+      const on = base.success && base.data === true;
+      command.option(`--${flag} [boolean]`, `${description}${note}`);
+      if (on) command.option(`--no-${flag}`, `turn ${flag} off`);
+      // Declaring --no-x makes commander default x to true; undefined leaves the default to the schema.
+      command.setOptionValue(name, undefined);
+    } else if (inner instanceof z.ZodArray) {
+      command.option(`--${flag} <item...>`, `${description}${note}`);
+    } else {
+      command.option(`--${flag} <${placeholder(inner)}>`, `${description}${note}`);
+    }
+  }
+}
+
+/** The options of a parsed command that belong to the schema, as raw texts. */
+export function schemaOptions(parsed: Readonly<Record<string, unknown>>, schema: z.ZodObject): Record<string, unknown> {
+  const raw: Record<string, unknown> = {};
+  for (const name of Object.keys(schema.shape)) if (parsed[name] !== undefined) raw[name] = parsed[name];
+  return raw;
+}
+
+function placeholder(schema: z.ZodType): string {
+  if (schema instanceof z.ZodEnum) return schema.options.join("|");
+  if (schema instanceof z.ZodUnion)
+    return (schema.options as z.ZodType[]).map((option) => placeholder(option)).join("|");
+  if (schema instanceof z.ZodLiteral) return [...schema.values].join("|");
+  if (schema instanceof z.ZodNumber) return "n";
+  return "text";
+}
+
+/** Parses a non-negative whole number, for commander. */
+export function wholeNumber(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 0 || text.trim() === "")
+    throw new InvalidArgumentError(`Found '${text}', expected a whole number from 0 up.`);
+  return value;
+}
+
+/** Parses a number greater than zero, for commander. */
+export function positiveNumber(text: string): number {
+  const value = Number(text);
+  if (!(value > 0) || !Number.isFinite(value)) throw new InvalidArgumentError(`Found '${text}', expected a number above 0.`);
+  return value;
+}
