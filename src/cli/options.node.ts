@@ -72,6 +72,7 @@ export function wholeNumber(text: string): number {
 /** Parses a number greater than zero, for commander. */
 export function positiveNumber(text: string): number {
   const value = Number(text);
-  if (!(value > 0) || !Number.isFinite(value)) throw new InvalidArgumentError(`Found '${text}', expected a number above 0.`);
+  if (!(value > 0) || !Number.isFinite(value))
+    throw new InvalidArgumentError(`Found '${text}', expected a number above 0.`);
   return value;
 }

@@ -53,7 +53,13 @@ export async function runVerb(json: boolean, verb: (terminal: Terminal) => Promi
       },
     });
     display.stop();
-    print(json ? `${JSON.stringify(outcome.json, null, 2)}\n` : outcome.text.endsWith("\n") ? outcome.text : `${outcome.text}\n`);
+    print(
+      json
+        ? `${JSON.stringify(outcome.json, null, 2)}\n`
+        : outcome.text.endsWith("\n")
+          ? outcome.text
+          : `${outcome.text}\n`,
+    );
     process.exitCode = outcome.exitCode ?? 0;
   } catch (error) {
     display.stop();
@@ -94,7 +100,9 @@ export function reportError(error: unknown, json: boolean): void {
     process.stderr.write(`pare: ${known}\n`);
     return;
   }
-  process.stderr.write(`pare: this is a bug in pare, please report it: ${error instanceof Error ? error.stack : String(error)}\n`);
+  process.stderr.write(
+    `pare: this is a bug in pare, please report it: ${error instanceof Error ? error.stack : String(error)}\n`,
+  );
 }
 
 /** Errors of the operating system in plain words. */
