@@ -1,13 +1,18 @@
 /** What a data set is: a named, seeded stream of batches whose preprocessing is part of its name. */
-import type { DType } from "../base/dtype.ts";
+import type { DType, TypedData } from "../base/dtype.ts";
 import type { NdArray } from "../run/session.ts";
+import type { Host } from "./host.ts";
+import type { NameOptions } from "./options.ts";
 
 export interface Batch {
   /** Samples in this batch. */
   readonly size: number;
   /** One array per field, samples along axis 0. */
   readonly fields: Readonly<Record<string, NdArray>>;
-  /** Class index per sample (classification), targets per token or element otherwise; undefined without labels. */
+  /**
+   * int32 class index per sample (n), int32 next token per position (n, length), or float32 targets (n, …);
+   * undefined without labels. A token label of -100 is ignored by losses and metrics (padding).
+   */
   readonly labels?: NdArray | undefined;
 }
 
@@ -46,11 +51,31 @@ export interface Dataset {
   subset(choice: { readonly part: readonly [number, number]; readonly seed?: number | undefined }): Dataset;
 }
 
-/** A reader of one scheme (`idx`, `cifar10`, …). One file and one catalog line each. */
+/** Arrays that a source writes samples into: sample k of a call lies at k times the elements of one sample. */
+export interface Buffers {
+  readonly fields: Readonly<Record<string, TypedData>>;
+  readonly labels: Int32Array | Float32Array | undefined;
+}
+
+/**
+ * Samples by index: all that a reader provides. Shuffling, subsets, limits and batches are made of it in `indexed.ts`.
+ * `fill` is a pure function of the indices, so that the bytes of a sample depend neither on the batch nor on the order.
+ */
+export interface Source {
+  readonly size: number;
+  readonly fields: readonly Field[];
+  readonly labels: Dataset["labels"];
+  /** Shape of one sample's labels; [] for one class index. */
+  readonly labelShape?: readonly number[] | undefined;
+  readonly classes?: readonly string[] | undefined;
+  fill(indices: ArrayLike<number>, into: Buffers, signal?: AbortSignal): void | Promise<void>;
+}
+
+/** A reader of one scheme (`idx`, `cifar10`, …). One file and one line in `readers.ts` each. */
 export interface Reader {
   readonly scheme: string;
   readonly summary: string;
   /** Options of the name with their meaning, for --help and for errors. */
   readonly options: Readonly<Record<string, string>>;
-  open(path: string, options: Readonly<Record<string, string>>): Promise<Dataset>;
+  open(path: string, options: NameOptions, host: Host): Promise<Source>;
 }

@@ -1,0 +1,56 @@
+/** Opens a data set by its name on any host. */
+import { nearest, PareError } from "../base/error.ts";
+import type { Dataset, Reader } from "./dataset.ts";
+import type { Host } from "./host.ts";
+import { indexedDataset, VIEW_OPTIONS } from "./indexed.ts";
+import { formatName, parseName } from "./name.ts";
+import { NameOptions } from "./options.ts";
+import { READERS } from "./readers.ts";
+
+/**
+ * Opens `reader:path?option=value&…`, or a YAML file that names data sets. An unknown reader or option is `bad-data`
+ * and names the nearest known one; so is anything wrong with the files, except that an absent file is `missing-file`.
+ */
+export async function openDatasetOn(host: Host, name: string): Promise<Dataset> {
+  const parsed = parseName(name);
+  const { scheme } = parsed;
+  const bare = scheme === "" && READERS.some((reader) => reader.scheme === parsed.path);
+  const reader = findReader(bare ? parsed.path : scheme, name);
+  const named = bare ? { scheme: parsed.path, path: "", options: parsed.options } : parsed;
+  checkOptions(named.options, reader, name);
+  const options = new NameOptions(name, named.options);
+  const source = await reader.open(named.path, options, host);
+  return indexedDataset(source, named, options);
+}
+
+function findReader(scheme: string, name: string): Reader {
+  const reader = READERS.find((each) => each.scheme === scheme);
+  if (reader) return reader;
+  const schemes = READERS.map((each) => each.scheme);
+  const near = nearest(scheme, schemes);
+  throw new PareError("bad-data", scheme === "" ? "The data name has no reader" : `There is no reader '${scheme}'`, {
+    where: name,
+    expected: `reader:path?option=value with one of ${schemes.join(", ")}; or a .yaml file`,
+    help: near ? `Did you mean ${near}: ?` : "For example idx:data/mnist?split=test&scale=255",
+  });
+}
+
+/** Throws `bad-data` for an option that neither the reader nor every data set has. */
+function checkOptions(options: Readonly<Record<string, string>>, reader: Reader, name: string): void {
+  const known = [...Object.keys(reader.options), ...Object.keys(VIEW_OPTIONS)];
+  for (const option of Object.keys(options)) {
+    if (known.includes(option)) continue;
+    const near = nearest(option, known);
+    throw new PareError("bad-data", `The reader '${reader.scheme}' has no option '${option}'`, {
+      where: name,
+      expected: `one of ${known.join(", ")}`,
+      ...(near ? { help: `Did you mean ${near}?` } : {}),
+    });
+  }
+}
+
+/** The same name with options added or replaced. */
+export function withOptions(name: string, options: Readonly<Record<string, string>>): string {
+  const parsed = parseName(name);
+  return formatName({ ...parsed, options: { ...parsed.options, ...options } });
+}
