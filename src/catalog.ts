@@ -1,0 +1,17 @@
+/** Everything pare offers by name: one import line each. */
+import { pruneWeights } from "./techniques/prune/prune-weights.ts";
+import { cast } from "./techniques/quantize/cast.ts";
+import { quantizeDynamic } from "./techniques/quantize/quantize-dynamic.ts";
+import { quantizeWeights } from "./techniques/quantize/quantize-weights.ts";
+import { quantize } from "./techniques/quantize/quantize.ts";
+import { simplify } from "./techniques/simplify/simplify.ts";
+import type { Technique } from "./techniques/technique.ts";
+import { finetune } from "./techniques/tune/finetune.ts";
+
+/** Techniques in the order of help pages. */
+export const TECHNIQUES: ReadonlyMap<string, Technique> = new Map(
+  [simplify, cast, quantizeWeights, quantizeDynamic, quantize, pruneWeights, finetune].map((technique) => [
+    technique.name,
+    technique as unknown as Technique,
+  ]),
+);

@@ -1,0 +1,31 @@
+/** The instruments: every verb that is not a technique, in the order of `pare --help`. */
+import type { Command } from "commander";
+import { addBenchmark } from "./benchmark.node.ts";
+import { addCheck } from "./check.node.ts";
+import { addCompare } from "./compare.node.ts";
+import { addCompress } from "./compress.node.ts";
+import { addConvert } from "./convert.node.ts";
+import { addDemo } from "./demo.node.ts";
+import { addDiff } from "./diff.node.ts";
+import { addDoctor } from "./doctor.node.ts";
+import { addEvaluate } from "./evaluate.node.ts";
+import { addInspect } from "./inspect.node.ts";
+import { addReport } from "./report.node.ts";
+import { addSweep } from "./sweep.node.ts";
+import { addTrain } from "./train.node.ts";
+
+export function addInstruments(program: Command): void {
+  addDemo(program);
+  addInspect(program);
+  addCheck(program);
+  addDiff(program);
+  addCompare(program);
+  addConvert(program);
+  addEvaluate(program);
+  addBenchmark(program);
+  addTrain(program);
+  addCompress(program);
+  addSweep(program);
+  addReport(program);
+  addDoctor(program);
+}

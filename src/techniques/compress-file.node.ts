@@ -1,0 +1,59 @@
+/** File in, proven file out: the result is written beside its place, proven as it lies on the disk, and only then moved there. */
+import { existsSync } from "node:fs";
+import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { PareError } from "../base/error.ts";
+import { sizeOf } from "../evaluate/size.node.ts";
+import { loadFile } from "../ir/load.node.ts";
+import { saveFile } from "../ir/save.node.ts";
+import { type CompressOptions, type CompressReport, reportOf, runSteps } from "./pipeline.node.ts";
+import { prove } from "./prove.node.ts";
+import type { Step } from "./technique.ts";
+
+export interface CompressFileOptions extends CompressOptions {
+  /** Overwrite what is at the output path. */
+  readonly force?: boolean;
+  /** Bytes above which weights go to a `.data` file beside the model; default: only what protobuf cannot hold. */
+  readonly externalDataThreshold?: number;
+}
+
+/** Runs the steps on a file of any size. Memory is bounded by the largest tensors in flight, not by the model. */
+export async function compressFile(
+  input: string,
+  output: string,
+  steps: readonly Step[],
+  options: CompressFileOptions = {},
+): Promise<CompressReport> {
+  await checkOutput(output, options.force ?? false);
+  const original = await loadFile(input);
+  const { model, steps: reports } = await runSteps(original, steps, options);
+  const staging = join(dirname(resolve(output)), `.${basename(output)}.${process.pid}.tmp`);
+  try {
+    await mkdir(staging, { recursive: true });
+    const staged = join(staging, basename(output));
+    const { externalDataThreshold, signal } = options;
+    await saveFile(model, staged, { externalDataThreshold, signal, onProgress: options.onProgress });
+    const verified = await prove(original, await loadFile(staged), options);
+    const report = reportOf(await sizeOf(input, options), await sizeOf(staged, options), reports, verified);
+    for (const name of await readdir(staging)) if (name !== basename(output)) await move(staging, name, output);
+    await move(staging, basename(output), output);
+    return report;
+  } finally {
+    await rm(staging, { recursive: true, force: true });
+  }
+}
+
+function move(staging: string, name: string, output: string): Promise<void> {
+  return rename(join(staging, name), join(dirname(resolve(output)), name));
+}
+
+/** Fails before any work is done when the output cannot be written. */
+export async function checkOutput(output: string, force: boolean): Promise<void> {
+  const folder = dirname(resolve(output));
+  if (!(await stat(folder).catch(() => undefined))?.isDirectory())
+    throw new PareError("output", "The output's folder does not exist", { where: output, help: `Make it: mkdir -p '${dirname(output)}'` });
+  if ((await stat(output).catch(() => undefined))?.isDirectory())
+    throw new PareError("output", "The output is a folder", { where: output, expected: "the name of a file" });
+  if (!force && existsSync(output))
+    throw new PareError("output", "The output exists already", { where: output, help: "Name another, or pass --force to overwrite it" });
+}

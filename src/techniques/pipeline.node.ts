@@ -1,0 +1,164 @@
+/** The runner: runs the steps of a recipe, checks the model after each, and proves the result before it is called a success. */
+import { PareError, throwIfAborted } from "../base/error.ts";
+import { formatShape } from "../base/shape.ts";
+import type { Dataset } from "../data/dataset.ts";
+import { type SizeReport, sizeOf } from "../evaluate/size.node.ts";
+import { checkModel } from "../ir/check.ts";
+import { cloneModel } from "../ir/clone.ts";
+import { fingerprint } from "../ir/fingerprint.ts";
+import type { Model } from "../ir/model.ts";
+import type { Provider } from "../run/session.ts";
+import { VERSION } from "../base/version.ts";
+import { type Change, Journal, type Skip } from "./journal.ts";
+import { type Proof, prove } from "./prove.node.ts";
+import { formatStep } from "./recipe.ts";
+import type { Context, Progress, Step } from "./technique.ts";
+
+export interface CompressOptions {
+  /** Samples for calibration and training. */
+  readonly data?: Dataset | undefined;
+  /** Held-out samples: the proof compares outputs on them; default: `data`, else synthetic inputs. */
+  readonly evaluation?: Dataset | undefined;
+  readonly seed?: number | undefined;
+  readonly provider?: Provider | undefined;
+  readonly threads?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+  onProgress?(progress: Progress): void;
+}
+
+/** One step of the report. */
+export interface StepReport {
+  readonly technique: string;
+  readonly options: Readonly<Record<string, unknown>>;
+  readonly seconds: number;
+  readonly changed: readonly Change[];
+  readonly skipped: readonly Skip[];
+  readonly notes: readonly string[];
+}
+
+/** What `compress --json` prints, without the output's path. Bytes are of the files as written. */
+export interface CompressReport {
+  readonly input: SizeReport;
+  readonly result: SizeReport;
+  /** Bytes of the input over bytes of the result. */
+  readonly ratio: number;
+  readonly steps: readonly StepReport[];
+  readonly verified: Proof;
+  /** What a user should know: a file that grew, a proof that was partial. */
+  readonly notes: readonly string[];
+}
+
+/** A model that has gone through its steps but is not proven yet. */
+export interface Unproven {
+  readonly model: Model;
+  readonly steps: readonly StepReport[];
+}
+
+/**
+ * Runs the steps on a clone; the given model stays as it is. After each step the structure is checked and the promised
+ * inputs and outputs are compared. Weights may still be lazy: they are computed when the model is saved.
+ */
+export async function runSteps(original: Model, steps: readonly Step[], options: CompressOptions = {}): Promise<Unproven> {
+  for (const step of steps) checkNeeds(step, options);
+  let model = cloneModel(original);
+  const reports: StepReport[] = [];
+  for (const [index, step] of steps.entries()) {
+    throwIfAborted(options.signal);
+    const journal = new Journal();
+    const context: Context = {
+      data: options.data,
+      evaluation: options.evaluation,
+      original,
+      seed: options.seed ?? 1,
+      provider: options.provider ?? "cpu",
+      threads: options.threads ?? 0,
+      signal: options.signal,
+      journal,
+      onProgress: (progress) =>
+        options.onProgress?.({
+          stage: steps.length > 1 ? `${index + 1}/${steps.length} ${progress.stage}` : progress.stage,
+          done: progress.done,
+          total: progress.total,
+        }),
+    };
+    const started = performance.now();
+    model = await step.technique.run(model, step.options as never, context);
+    checkResult(original, model, step);
+    const seconds = (performance.now() - started) / 1000;
+    const { changed, skipped, notes } = journal;
+    reports.push({ technique: step.technique.name, options: step.options, seconds, changed, skipped, notes });
+  }
+  await stamp(original, model, steps, options.seed ?? 1);
+  return { model, steps: reports };
+}
+
+/** Runs the steps in memory and proves the result: for models that fit into memory. Larger ones: {@link compressFile}. */
+export async function compress(
+  original: Model,
+  steps: readonly Step[],
+  options: CompressOptions = {},
+): Promise<{ readonly model: Model; readonly report: CompressReport }> {
+  const { model, steps: reports } = await runSteps(original, steps, options);
+  const verified = await prove(original, model, options);
+  const [input, result] = [await sizeOf(original), await sizeOf(model)];
+  return { model, report: reportOf(input, result, reports, verified) };
+}
+
+/** Puts the report together and says what a user should know. */
+export function reportOf(
+  input: SizeReport,
+  result: SizeReport,
+  steps: readonly StepReport[],
+  verified: Proof,
+): CompressReport {
+  const notes: string[] = [...(verified.note === undefined ? [] : [verified.note])];
+  if (result.bytes > input.bytes)
+    notes.push(`The result is larger than the input: ${result.bytes} bytes instead of ${input.bytes}.`);
+  for (const step of steps) if (step.changed.length === 0) notes.push(`${step.technique} changed nothing.`);
+  return { input, result, ratio: input.bytes / result.bytes, steps, verified, notes };
+}
+
+/** Refuses a step whose needs are not met, before anything runs. */
+function checkNeeds(step: Step, options: CompressOptions): void {
+  const { name, needs } = step.technique;
+  for (const need of needs) {
+    if ((need === "calibration" || need === "training" || need === "labels") && !options.data)
+      throw new PareError("bad-option", `${name} needs samples (${need})`, {
+        help: "Name a data set with --data, for example --data 'idx:mnist?split=train'",
+      });
+    if (need === "labels" && options.data && options.data.labels === undefined)
+      throw new PareError("bad-data", `${name} needs labels, and the data set has none`, { where: options.data.name });
+  }
+}
+
+/** Structure, inputs and outputs of a step's result. */
+function checkResult(original: Model, model: Model, step: Step): void {
+  const problem = checkModel(model).find(({ severity }) => severity === "error");
+  if (problem)
+    throw new PareError("verification", `${step.technique.name} made an invalid model: ${problem.message}`, { where: problem.where });
+  for (const side of ["inputs", "outputs"] as const) {
+    const before = original.graph[side].map((value) => value.name).join(", ");
+    const after = model.graph[side].map((value) => value.name).join(", ");
+    if (before !== after)
+      throw new PareError("verification", `${step.technique.name} changed the model's ${side}`, { found: after, expected: before });
+  }
+  for (const [index, value] of original.graph.inputs.entries()) {
+    const now = model.graph.inputs[index];
+    if (now && value.shape && now.shape && value.shape.length !== now.shape.length)
+      throw new PareError("verification", `${step.technique.name} changed the rank of an input`, {
+        where: value.name,
+        found: formatShape(now.shape),
+        expected: formatShape(value.shape),
+      });
+  }
+}
+
+/** Writes recipe, version and the input's fingerprint into the model's metadata: what was done can be read from the file. */
+async function stamp(original: Model, model: Model, steps: readonly Step[], seed: number): Promise<void> {
+  const before = original.metadata.get("pare.recipe");
+  const recipe = steps.map(formatStep).join(" ");
+  model.metadata.set("pare.version", VERSION);
+  model.metadata.set("pare.recipe", before ? `${before} ${recipe}` : recipe);
+  model.metadata.set("pare.seed", String(seed));
+  if (!before) model.metadata.set("pare.input", `sha256:${await fingerprint(original)}`);
+}
