@@ -1,0 +1,77 @@
+/** A session in the calling thread: no hop between threads, for code that runs in a worker, tests and training loops. */
+import { throwIfAborted } from "../base/error.ts";
+import { Engine } from "./engine.node.ts";
+import { engineError } from "./engine-error.ts";
+import { copyOf } from "./engine-tensor.node.ts";
+import { checkArray, checkFeeds } from "./check-feeds.ts";
+import { type EngineLink, SessionFront } from "./session-front.ts";
+import type { Feeds, Session, SessionOptions } from "./session.ts";
+import type { TypedData } from "../base/dtype.ts";
+
+/** An in-process session can also write its outputs into arrays that the caller owns. */
+export interface LocalSession extends Session {
+  /** Runs once and writes the named outputs into these arrays, whose dtypes and shapes must be the outputs'. */
+  runInto(feeds: Feeds, outputs: Feeds): Promise<void>;
+}
+
+class LocalFront extends SessionFront implements LocalSession {
+  readonly #engine: Engine;
+
+  constructor(engine: Engine, link: EngineLink, parts: ConstructorParameters<typeof SessionFront>[1]) {
+    super(link, parts);
+    this.#engine = engine;
+  }
+
+  async runInto(feeds: Feeds, outputs: Feeds): Promise<void> {
+    checkFeeds(this.inputs, feeds);
+    for (const port of this.outputs) {
+      const array = outputs[port.name];
+      if (array) checkArray(port, array);
+    }
+    try {
+      await this.#engine.runInto(feeds, outputs);
+    } catch (error) {
+      throw engineError(error, "run");
+    }
+  }
+}
+
+/** Opens a model's bytes or file in this thread. `name` is what errors call it. */
+export async function openLocalSession(
+  source: Uint8Array | string,
+  options: SessionOptions = {},
+  parts: { readonly name?: string | undefined; readonly onClose?: () => void | Promise<void> } = {},
+): Promise<LocalSession> {
+  const { signal } = options;
+  throwIfAborted(signal);
+  let engine: Engine;
+  try {
+    engine = await Engine.open(source, options);
+  } catch (error) {
+    throw engineError(error, "load", parts.name ?? (typeof source === "string" ? source : undefined));
+  }
+  return new LocalFront(engine, linkTo(engine, signal), { ...parts, signal });
+}
+
+function linkTo(engine: Engine, signal: AbortSignal | undefined): EngineLink {
+  return {
+    inputs: engine.inputs,
+    outputs: engine.outputs,
+    run: (feeds, fetches) => engine.run(feeds, fetches),
+    async time(feeds, times) {
+      const seconds = await engine.time(feeds, times, () => signal?.aborted ?? false);
+      throwIfAborted(signal);
+      return seconds;
+    },
+    async bind(state, links) {
+      const own = Object.entries(state).map(
+        ([name, array]) => [name, { ...array, data: copyOf(array.data as TypedData) }] as const,
+      );
+      engine.bind(Object.fromEntries(own), links);
+    },
+    step: (feeds, fetches) => engine.step(feeds, fetches),
+    readState: async (names) => engine.readState(names),
+    writeState: async (values) => engine.writeState(values),
+    close: () => engine.close(),
+  };
+}
