@@ -16,7 +16,9 @@ export interface ModelSource {
 
 /** Encodes a model for the engine. */
 export async function modelSource(model: Model, inlineBytes: number = INLINE_BYTES): Promise<ModelSource> {
-  if (tensorBytes(model) <= inlineBytes) return { source: await encodeModel(model), dispose: () => Promise.resolve() };
+  if (tensorBytes(model) <= inlineBytes) {
+    const { encodeModel } = await import("../ir/encode.ts");
+    return { source: await encodeModel(model), dispose: () => Promise.resolve() };
   }
   const { saveFile } = await import("../ir/save.node.ts");
   const folder = await mkdtemp(join(tmpdir(), "pare-session-"));
