@@ -11,6 +11,8 @@ export interface TensorSource {
   read(offset?: number, length?: number): Promise<Uint8Array>;
   /** The bytes if they already lie in memory. */
   readonly resident?: Uint8Array | undefined;
+  /** Fills `target` from `offset`; present where a part costs no more than its bytes (a computation is always run whole). */
+  readInto?(target: Uint8Array, offset: number): Promise<void>;
 }
 
 /** An immutable n-dimensional array; elements are packed little-endian, row-major. Strings are held apart in `strings`. */

@@ -1,0 +1,71 @@
+/** Copies of models and graphs: graph objects are new, tensors and kept messages are shared. */
+import type { Attribute } from "./attribute.ts";
+import { Graph, Node, Value } from "./graph.ts";
+import { Model } from "./model.ts";
+
+/** A model that may be changed freely; its tensors are the same objects. */
+export function cloneModel(model: Model): Model {
+  const copy = new Model(cloneGraph(model.graph), 1, model.irVersion);
+  copy.opsets.clear();
+  for (const [domain, version] of model.opsets) copy.opsets.set(domain, version);
+  for (const body of model.functions)
+    copy.functions.push({ ...body, opsets: new Map(body.opsets), body: cloneGraph(body.body) });
+  copy.producerName = model.producerName;
+  copy.producerVersion = model.producerVersion;
+  copy.domain = model.domain;
+  copy.modelVersion = model.modelVersion;
+  copy.docString = model.docString;
+  for (const [key, value] of model.metadata) copy.metadata.set(key, value);
+  copy.original = model.original;
+  copy.path = model.path;
+  return copy;
+}
+
+/**
+ * A copy of a graph with its subgraphs. `outer` maps captured values to the ones that the copy captures instead (a missing
+ * entry: the same value); afterwards it also maps this graph's values to their copies.
+ */
+export function cloneGraph(graph: Graph, parent?: Graph, outer: Map<Value, Value> = new Map()): Graph {
+  const copy = new Graph(graph.name, parent);
+  copy.original = graph.original;
+  const copyOf = (value: Value): Value => {
+    const known = outer.get(value);
+    if (known) return known;
+    const made = new Value(value.name, value.dtype, value.shape, value.tensor);
+    made.dtype = value.dtype;
+    made.shape = value.shape;
+    made.original = value.original;
+    outer.set(value, made);
+    return made;
+  };
+  // Captured outer values are already in `outer`, or stay as they are: only this graph's own values are copied.
+  const own = new Set(graph.values());
+  const resolve = (value: Value): Value => (own.has(value) ? copyOf(value) : (outer.get(value) ?? value));
+  for (const input of graph.inputs) copy.inputs.push(copyOf(input));
+  for (const value of graph.initializers.values()) copy.initializers.set(value.name, copyOf(value));
+  for (const node of graph.nodes) for (const output of node.outputs) copyOf(output);
+  for (const node of graph.nodes) {
+    const made = new Node({
+      opType: node.opType,
+      domain: node.domain,
+      name: node.name,
+      inputs: node.inputs.map((value) => value && resolve(value)),
+      outputs: node.outputs.map(copyOf),
+      attributes: Array.from(node.attributes, ([name, attribute]) => [
+        name,
+        cloneAttribute(attribute, (subgraph) => cloneGraph(subgraph, copy, outer)),
+      ]),
+    });
+    made.original = node.original;
+    made.graph = copy;
+    copy.nodes.push(made);
+  }
+  for (const output of graph.outputs) copy.outputs.push(resolve(output));
+  return copy;
+}
+
+function cloneAttribute(attribute: Attribute, clone: (graph: Graph) => Graph): Attribute {
+  if (attribute.type === "graph") return { ...attribute, value: clone(attribute.value) };
+  if (attribute.type === "graphs") return { ...attribute, value: attribute.value.map(clone) };
+  return attribute;
+}
