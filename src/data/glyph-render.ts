@@ -7,6 +7,12 @@ const GRID = 4;
 /** Longest straight piece of a stroke, in glyph units, so that the elastic field bends lines too. */
 const PIECE = 0.3;
 
+/**
+ * What difficulty 1 means. Chosen so that a CNN of 8 and 16 channels ends between 95 and 99 % after two or three passes
+ * over 12,000 samples, a wider one above it and a perceptron below.
+ */
+const UNIT_DIFFICULTY = 0.7;
+
 /** Draws glyphs of one size; holds the scratch memory. */
 export class GlyphRenderer {
   readonly #size: number;
@@ -17,7 +23,7 @@ export class GlyphRenderer {
   /** `size` in pixels; `difficulty` scales every distortion: 0 draws the plain glyph, 1 is the default. */
   constructor(size: number, difficulty: number) {
     this.#size = size;
-    this.#difficulty = difficulty;
+    this.#difficulty = UNIT_DIFFICULTY * difficulty;
     this.#ink = new Float32Array(size * size);
   }
 
