@@ -1,6 +1,7 @@
 /** Files of the readers: existence, gzip, and fixed-length records that lie in memory or are read when asked for. */
 import { messageOf, PareError } from "../base/error.ts";
 import type { Host } from "./host.ts";
+import type { NameOptions } from "./options.ts";
 
 /** Files of up to this size are kept in memory as they are: a seek per shuffled sample is dearer than the bytes. */
 const RESIDENT_BYTES = 256 * 2 ** 20;
@@ -26,6 +27,17 @@ export async function requireFile(host: Host, path: string, name: string): Promi
     found: path === "" ? "no path" : path,
     expected: "a file",
     help: "Paths are relative to the working directory",
+  });
+}
+
+/** A path named in an option: relative to the data's folder, else to the working directory. Both are tried, in that order. */
+export async function resolveBeside(host: Host, folder: string, path: string, options: NameOptions): Promise<string> {
+  for (const candidate of [host.join(folder, path), path])
+    if ((await host.kind(candidate)) === "file") return candidate;
+  throw new PareError("missing-file", "There is no such file", {
+    where: options.name,
+    found: path,
+    expected: `a file at ${host.join(folder, path)} or, from the working directory, at ${path}`,
   });
 }
 

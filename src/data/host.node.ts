@@ -4,6 +4,9 @@ import { dirname, isAbsolute, join } from "node:path";
 import { messageOf, PareError } from "../base/error.ts";
 import type { DecodedImage, Host, ImageRequest } from "./host.ts";
 
+/** Largest picture that is decoded, against files that declare gigantic sizes: 16384 × 16384. */
+const PIXELS_LIMIT = 2 ** 28;
+
 export const nodeHost: Host = {
   async kind(path) {
     try {
@@ -55,13 +58,16 @@ function missing(path: string, cause: unknown): never {
 
 async function decodeImage(path: string, request: ImageRequest): Promise<DecodedImage> {
   const { default: sharp } = await import("sharp");
+  const { channels, crop, resize, size } = request;
+  let data: Uint8Array;
+  let info: { readonly height: number; readonly width: number; readonly channels: number };
   try {
-    let image = sharp(path, { failOn: "error", limitInputPixels: 1 << 28 }).rotate();
-    if (request.size) image = image.resize({ height: request.size[0], width: request.size[1], fit: "fill" });
-    else if (request.resize) image = image.resize({ height: request.resize, width: request.resize, fit: "outside" });
-    image = request.channels === 1 ? image.toColourspace("b-w") : image.toColourspace("srgb");
-    const { data, info } = await image.flatten().raw({ depth: "uchar" }).toBuffer({ resolveWithObject: true });
-    return { height: info.height, width: info.width, channels: request.channels, pixels: data };
+    let image = sharp(path, { failOn: "error", limitInputPixels: PIXELS_LIMIT });
+    const how = { kernel: "linear", fastShrinkOnLoad: false } as const;
+    if (size) image = image.resize({ height: size[0], width: size[1], fit: "fill", ...how });
+    else if (resize) image = image.resize({ height: resize, width: resize, fit: "outside", ...how });
+    image = image.flatten().toColourspace(channels === 1 ? "b-w" : "srgb");
+    ({ data, info } = await image.raw({ depth: "uchar" }).toBuffer({ resolveWithObject: true }));
   } catch (cause) {
     throw new PareError("bad-data", "The image does not decode", {
       where: path,
@@ -70,4 +76,22 @@ async function decodeImage(path: string, request: ImageRequest): Promise<Decoded
       cause,
     });
   }
+  const [height, width] = crop ?? [info.height, info.width];
+  if (height > info.height || width > info.width)
+    throw new PareError("bad-data", "The image is smaller than the crop", {
+      where: path,
+      found: `${info.height}×${info.width} after resizing`,
+      expected: `${height}×${width} or more`,
+      help: "Raise resize=, or use size= instead of crop=",
+    });
+  const top = Math.round((info.height - height) / 2);
+  const left = Math.round((info.width - width) / 2);
+  const pixels = new Uint8Array(height * width * channels);
+  for (let y = 0, to = 0; y < height; y++)
+    for (let x = 0; x < width; x++) {
+      const from = ((top + y) * info.width + left + x) * info.channels;
+      // A grey file may decode to one channel where three are wanted.
+      for (let c = 0; c < channels; c++, to++) pixels[to] = data[from + Math.min(c, info.channels - 1)] as number;
+    }
+  return { height, width, channels, pixels };
 }

@@ -1,7 +1,7 @@
 /** What readers need of the machine: files and an image decoder. Node's lies in host.node.ts; a page brings its own. */
 
 export interface ImageRequest {
-  /** Resize so that the short side has this many pixels (aspect kept, bilinear on the shrunk image); before the crop. */
+  /** Resize so that the short side has this many pixels (aspect kept, bilinear); before the crop. */
   readonly resize?: number | undefined;
   /** Height and width of the centre crop taken after the resize. */
   readonly crop?: readonly [number, number] | undefined;
