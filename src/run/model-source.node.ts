@@ -2,6 +2,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { encodeModel } from "../ir/encode.ts";
 import type { Model } from "../ir/model.ts";
 import type { Tensor } from "../ir/tensor.ts";
 
@@ -17,7 +18,6 @@ export interface ModelSource {
 /** Encodes a model for the engine. */
 export async function modelSource(model: Model, inlineBytes: number = INLINE_BYTES): Promise<ModelSource> {
   if (tensorBytes(model) <= inlineBytes) {
-    const { encodeModel } = await import("../ir/encode.ts");
     return { source: await encodeModel(model), dispose: () => Promise.resolve() };
   }
   const { saveFile } = await import("../ir/save.node.ts");

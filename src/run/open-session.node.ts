@@ -1,6 +1,7 @@
 /** Opens a model on ONNX Runtime: a Model, its bytes or its file; in a worker thread unless asked otherwise. */
 import { copyOf } from "./engine-tensor.node.ts";
-import { Model } from "../ir/model.ts";
+import type { Model } from "../ir/model.ts";
+import { AdaptedSession, adaptPorts } from "./adapt-ports.ts";
 import { modelSource } from "./model-source.node.ts";
 import { openLocalSession } from "./local-session.node.ts";
 import type { Session, SessionOptions } from "./session.ts";
@@ -15,9 +16,11 @@ export async function openSession(model: Model | Uint8Array | string, options: S
   const open = options.inProcess ? openLocalSession : openWorkerSession;
   if (typeof model === "string") return open(model, options, { name: model });
   if (model instanceof Uint8Array) return open(options.inProcess ? model : copyOf(model), options);
-  const { source, dispose } = await modelSource(model);
+  const adapted = adaptPorts(model);
+  const { source, dispose } = await modelSource(adapted?.model ?? model);
   try {
-    return await open(source, options, { name: model.path, onClose: dispose });
+    const session = await open(source, options, { name: model.path, onClose: dispose });
+    return adapted ? new AdaptedSession(session, adapted.types) : session;
   } catch (error) {
     await dispose();
     throw error;

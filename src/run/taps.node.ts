@@ -1,0 +1,141 @@
+/** Values inside a model, batch by batch: each is reduced at once, so that memory is one batch however many samples there are. */
+import { dtypeBits } from "../base/dtype.ts";
+import { PareError, throwIfAborted } from "../base/error.ts";
+import type { Value } from "../ir/graph.ts";
+import type { Model } from "../ir/model.ts";
+import { exposeValues } from "./expose.ts";
+import { openSession } from "./open-session.node.ts";
+import type { Feeds, NdArray, SessionOptions } from "./session.ts";
+
+/** Where feeds come from; called once per pass over the data. */
+export type FeedStream = () => AsyncIterable<Feeds> | Iterable<Feeds>;
+
+export interface TapOptions extends SessionOptions {
+  /** Bytes of tapped values per batch above which the values are taken in several passes. Default 512 MiB. */
+  readonly groupBytes?: number | undefined;
+  /** Called after each batch. `passes` is known from the first batch on. */
+  readonly onBatch?:
+    | ((progress: { readonly pass: number; readonly passes: number; readonly batch: number }) => void)
+    | undefined;
+}
+
+/** Keeps statistics of one value. */
+export interface Reducer<T> {
+  /** Takes one batch of the value; the array must not be kept. */
+  add(array: NdArray): void;
+  result(): T;
+}
+
+const GROUP_BYTES = 512 * 2 ** 20;
+/** Guess for an axis whose size is not known before the first run. */
+const UNKNOWN_SIZE = 64;
+
+/**
+ * Runs the data through the model and hands each batch of each value to its reducer. Values are inputs, initializers'
+ * users' outputs, anything that the main graph computes, by name. Declared or inferred shapes make the grouping exact.
+ * Returns the results by value name, in the order asked.
+ */
+export async function tap<T>(
+  model: Model,
+  names: readonly string[],
+  stream: FeedStream,
+  reducerFor: (name: string) => Reducer<T>,
+  options: TapOptions = {},
+): Promise<Map<string, T>> {
+  const reducers = new Map(names.map((name) => [name, reducerFor(name)]));
+  await tapEach(model, names, stream, (name, array) => reducers.get(name)?.add(array), options);
+  return new Map([...reducers].map(([name, reducer]) => [name, reducer.result()]));
+}
+
+/** {@link tap} with a function that sees every batch of every value instead of reducers; batches of one value come in order. */
+export async function tapEach(
+  model: Model,
+  names: readonly string[],
+  stream: FeedStream,
+  visit: (name: string, array: NdArray, batch: number) => void | Promise<void>,
+  options: TapOptions = {},
+): Promise<void> {
+  const { groupBytes = GROUP_BYTES, onBatch, ...sessionOptions } = options;
+  const values = valuesByName(model);
+  for (const name of names)
+    if (!values.has(name)) throw new PareError("bad-option", `The model's main graph has no value '${name}'`);
+  let groups: string[][] | undefined;
+  for (let pass = 0; groups === undefined || pass < groups.length; pass++) {
+    throwIfAborted(options.signal);
+    let batch = 0;
+    let session: Awaited<ReturnType<typeof openSession>> | undefined;
+    let group: string[] = [];
+    try {
+      for await (const feeds of stream()) {
+        groups ??= groupValues(names, values, feeds, groupBytes);
+        if (!session) {
+          group = groups[pass] ?? [];
+          session = await openTapped(model, group, sessionOptions);
+        }
+        throwIfAborted(options.signal);
+        const fed = session.inputs.map((port) => [port.name, feeds[port.name]] as const);
+        const results = session.outputs.length === 0 ? {} : await session.run(definedOnly(fed));
+        for (const name of group) {
+          const array = results[name] ?? feeds[name];
+          if (array) await visit(name, array, batch);
+        }
+        onBatch?.({ pass, passes: groups.length, batch });
+        batch++;
+      }
+    } finally {
+      await session?.close();
+    }
+    groups ??= [];
+    if (batch === 0) throw new PareError("bad-data", "There is not one sample to run through the model");
+  }
+}
+
+async function openTapped(
+  model: Model,
+  names: readonly string[],
+  options: SessionOptions,
+): Promise<Awaited<ReturnType<typeof openSession>>> {
+  return openSession(exposeValues(model, names), options);
+}
+
+function definedOnly(entries: readonly (readonly [string, NdArray | undefined])[]): Feeds {
+  const feeds: Record<string, NdArray> = {};
+  for (const [name, array] of entries) if (array) feeds[name] = array;
+  return feeds;
+}
+
+function valuesByName(model: Model): Map<string, Value> {
+  return new Map([...model.graph.values()].map((value) => [value.name, value]));
+}
+
+/** Puts values into groups whose arrays fit `limit` bytes for a batch like `feeds`; one that is larger is alone. */
+function groupValues(
+  names: readonly string[],
+  values: ReadonlyMap<string, Value>,
+  feeds: Feeds,
+  limit: number,
+): string[][] {
+  const rows = Object.values(feeds)[0]?.shape[0] ?? 1;
+  const groups: string[][] = [];
+  let bytes = Number.POSITIVE_INFINITY;
+  for (const name of names) {
+    const size = bytesPerBatch(values.get(name), rows);
+    if (bytes + size > limit) {
+      groups.push([]);
+      bytes = 0;
+    }
+    groups.at(-1)?.push(name);
+    bytes += size;
+  }
+  return groups;
+}
+
+/** Estimated bytes of a value in one batch of `rows` samples. */
+function bytesPerBatch(value: Value | undefined, rows: number): number {
+  const bytes = Math.max(1, dtypeBits(value?.dtype ?? "float32") / 8);
+  const shape = value?.shape ?? [null, null, null];
+  return shape.reduce<number>(
+    (product, dim, axis) => product * (typeof dim === "number" ? dim : axis === 0 ? rows : UNKNOWN_SIZE),
+    bytes,
+  );
+}
