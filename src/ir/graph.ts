@@ -36,7 +36,7 @@ export class Value {
 
   /** Makes every use of this value use `by` instead. Graph outputs are not uses: see {@link Graph.replaceOutput}. */
   replaceUses(by: Value): void {
-    for (const use of [...this.uses]) use.node.setInput(use.index, by);
+    for (const use of this.uses.slice()) use.node.setInput(use.index, by);
   }
 }
 
@@ -248,9 +248,7 @@ export class Graph {
   }
 
   get root(): Graph {
-    let graph: Graph = this;
-    while (graph.parent) graph = graph.parent;
-    return graph;
+    return this.parent?.root ?? this;
   }
 
   /** Stable topological sort in place (depth-first, file order kept where it is free). Throws `bad-model` on a cycle. */

@@ -71,18 +71,18 @@ class Scope {
 
   /** The value of that name: the nearest one already defined, else one that the file defines later. */
   resolve(name: string): Value | undefined {
-    for (let scope: Scope | undefined = this; scope; scope = scope.outer) {
-      const value = scope.defined.get(name);
-      if (value) return value;
-    }
-    for (let scope: Scope | undefined = this; scope; scope = scope.outer) {
-      const value = scope.later.get(name);
-      if (value) {
-        scope.unsorted = true;
-        return value;
-      }
-    }
-    return undefined;
+    return this.#findDefined(name) ?? this.#findLater(name);
+  }
+
+  #findDefined(name: string): Value | undefined {
+    return this.defined.get(name) ?? this.outer?.#findDefined(name);
+  }
+
+  #findLater(name: string): Value | undefined {
+    const value = this.later.get(name);
+    if (!value) return this.outer?.#findLater(name);
+    this.unsorted = true;
+    return value;
   }
 }
 

@@ -96,7 +96,7 @@ function renameSparse(form: SparseTensorProto, name: string): SparseTensorProto 
 
 /** Entries of `value_info`: of the values that had one. Inferred types are not written; engines infer them again. */
 function describedValues(graph: Graph): GraphProto["valueInfo"] {
-  const ports = new Set([...graph.inputs]);
+  const ports = new Set(graph.inputs);
   const described: GraphProto["valueInfo"] = [];
   for (const value of graph.values()) {
     const info = originalOfValue(value)?.info;

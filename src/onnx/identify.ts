@@ -52,7 +52,7 @@ export function identify(head: Uint8Array, byteLength: number): FileKind | undef
   if (byteLength === 0) return { name: "an empty file", help: "Fetch or export it again" };
   const text = String.fromCharCode(...head);
   for (const [offset, bytes, kind] of MAGIC) if (text.startsWith(bytes, offset)) return kind;
-  return identifySafetensors(head, text, byteLength) ?? identifyText(text) ?? identifyGraphDef(text);
+  return identifySafetensors(head, text, byteLength) ?? identifyText(text) ?? identifyGraphDef(head);
 }
 
 /** safetensors: the header's length as 8 little-endian bytes, then JSON. */
@@ -78,8 +78,15 @@ function identifyText(text: string): FileKind | undefined {
   return undefined;
 }
 
-/** A TensorFlow GraphDef begins with its first node: field 1, length-prefixed, whose field 1 is a name. */
-function identifyGraphDef(text: string): FileKind | undefined {
-  if (!/^\x0a[\s\S]{1,5}?\x0a[\x01-\x7f][A-Za-z0-9_./-]+\x12/.test(text)) return undefined;
+/** A TensorFlow GraphDef begins with its first node: field 1, length-prefixed, whose fields 1 and 2 are texts. */
+function identifyGraphDef(head: Uint8Array): FileKind | undefined {
+  if (head[0] !== 0x0a) return undefined;
+  let at = 1;
+  while ((head[at] ?? 0) >= 0x80 && at < 6) at++;
+  if (head[at + 1] !== 0x0a) return undefined;
+  const nameLength = head[at + 2] ?? 0;
+  const name = head.subarray(at + 3, at + 3 + nameLength);
+  const readable = name.length > 0 && name.every((byte) => byte > 0x20 && byte < 0x7f);
+  if (!readable || head[at + 3 + nameLength] !== 0x12) return undefined;
   return { name: "a TensorFlow GraphDef", help: "Convert it with tf2onnx" };
 }
