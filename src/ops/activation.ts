@@ -1,0 +1,74 @@
+/** Activation functions: elementwise ones, parametric ones, and the softmax family. */
+import type { Axes, Infer, OpSpec } from "./spec.ts";
+import { SAME_AXES, broadcastAxes } from "./axes.ts";
+import { type OpTable, normalizeAxis, perOutput, sameAsInput, shapeOf } from "./helpers.ts";
+
+function activationOf(since: number, flops: number, quantizable = false): OpSpec {
+  return {
+    since,
+    infer: sameAsInput(),
+    cost: perOutput(flops),
+    axes: SAME_AXES,
+    grad: "none",
+    traits: quantizable ? { elementwise: true, quantizable } : { elementwise: true },
+  };
+}
+
+const softmaxInfer: Infer = (context) => {
+  const shape = shapeOf(context, 0);
+  if (shape) normalizeAxis(context, context.node.int("axis", context.opset >= 13 ? -1 : 1), shape.length || 1);
+  return sameAsInput()(context);
+};
+
+/** Channels along a normalized axis may not be removed: the axis is tied to itself, like every other. */
+const softmaxAxes: Axes = SAME_AXES;
+
+function softmax(since: number, quantizable: boolean): OpSpec {
+  return {
+    since,
+    infer: softmaxInfer,
+    // max, subtract, exp, sum, divide
+    cost: perOutput(5),
+    axes: softmaxAxes,
+    grad: "none",
+    ...(quantizable ? { traits: { quantizable } } : {}),
+  };
+}
+
+const prelu: OpSpec = {
+  since: 9,
+  infer: sameAsInput(),
+  cost: perOutput(2),
+  axes: broadcastAxes,
+  weights: (node) => {
+    const shape = node.inputs[1]?.shape ?? [];
+    const long = shape.flatMap((size, axis) => (size !== 1 ? [axis] : []));
+    return [{ input: 1, role: "scale", channelAxis: long.length === 1 ? long[0] : undefined }];
+  },
+  grad: "none",
+  traits: { elementwise: true },
+};
+
+export const activation: OpTable = {
+  Relu: activationOf(6, 1, true),
+  LeakyRelu: activationOf(6, 2, true),
+  PRelu: prelu,
+  Elu: activationOf(6, 3),
+  Selu: activationOf(6, 4),
+  Celu: activationOf(12, 4),
+  ThresholdedRelu: activationOf(10, 1),
+  Sigmoid: activationOf(6, 3, true),
+  HardSigmoid: activationOf(6, 4),
+  HardSwish: activationOf(14, 5),
+  Tanh: activationOf(6, 1),
+  Softplus: activationOf(1, 3),
+  Softsign: activationOf(1, 3),
+  Gelu: activationOf(20, 5),
+  Mish: activationOf(18, 5),
+  Swish: activationOf(24, 4),
+  Shrink: activationOf(9, 2),
+  // Before opset 13 the input is flattened to two dimensions at `axis`; from 13 on it is the one axis.
+  Softmax: [softmax(1, false), softmax(13, true)],
+  LogSoftmax: [softmax(1, false), softmax(13, false)],
+  Hardmax: [softmax(1, false), softmax(13, false)],
+};

@@ -1,0 +1,203 @@
+/** Attention, rotary embeddings and embedding layers, standard and of com.microsoft. */
+import type { Dim } from "../base/shape.ts";
+import { type OpTable, type Shape, count, dtypeOf, perOutput, sameAsInput, shapeOf } from "./helpers.ts";
+import type { Cost, Infer, InferContext, OpSpec, ValueType } from "./spec.ts";
+import { add, floorDivide, multiply } from "./symbolic.ts";
+
+/** Key and value of the past, joined with the present along the sequence: (…, past, size) gives (…, past + length, size). */
+function present(context: InferContext, past: number, length: Dim, fallback: Shape): ValueType {
+  const shape = shapeOf(context, past);
+  return {
+    dtype: dtypeOf(context, past) ?? dtypeOf(context, 0),
+    shape: shape ? shape.map((dim, i) => (i === shape.length - 2 ? add(dim, length) : dim)) : fallback,
+  };
+}
+
+/** Score and mix: every query meets every key, twice. */
+function attentionMacs(batch: number, queries: number, keys: number, width: number, valueWidth: number): number {
+  return batch * queries * keys * (width + valueWidth);
+}
+
+/**
+ * com.microsoft Attention: x (b, s, i) @ w (i, 3h) + bias, then self-attention; y (b, s, h) and
+ * present (2, b, heads, past + s, head).
+ */
+const packedInfer: Infer = (context) => {
+  const dtype = dtypeOf(context, 0);
+  const x = shapeOf(context, 0);
+  const [batch, length] = [x?.[0] ?? null, x?.[1] ?? null];
+  const sizes = context.node.ints("qkv_hidden_sizes");
+  const hidden = sizes?.[2] ?? floorDivide(shapeOf(context, 1)?.[1] ?? null, 3);
+  const heads = context.node.int("num_heads", 1);
+  const head = floorDivide(hidden, heads);
+  return [{ dtype, shape: [batch, length, hidden] }, present(context, 4, length, [2, batch, heads, length, head])];
+};
+
+const packedCost: Cost = ({ inputs, outputs }) => {
+  const [x, w] = inputs;
+  const past = inputs[4]?.[3] ?? 0;
+  const [batch = 0, length = 0, hidden = 0] = outputs[0] ?? [];
+  return {
+    macs:
+      (count(x) / Math.max(1, x?.[2] ?? 1)) * count(w) + attentionMacs(batch, length, past + length, hidden, hidden),
+    flops: batch * length * (past + length) * 5,
+  };
+};
+
+const packed: OpSpec = {
+  since: 1,
+  infer: packedInfer,
+  cost: packedCost,
+  axes: "opaque",
+  weights: [
+    { input: 1, role: "kernel", channelAxis: 1, reductionAxis: 0 },
+    { input: 2, role: "bias", channelAxis: 0 },
+  ],
+  grad: "none",
+  traits: { linear: "attention" },
+};
+
+/** query (b, s, h); key and value (b, t, h), or (b, heads, t, head); past key and value at 6 and 7. */
+const multiHeadInfer: Infer = (context) => {
+  const dtype = dtypeOf(context, 0);
+  const q = shapeOf(context, 0);
+  const k = shapeOf(context, 1);
+  const v = shapeOf(context, 2);
+  const heads = context.node.int("num_heads", 1);
+  const [batch, length] = [q?.[0] ?? null, q?.[1] ?? null];
+  // Packed QKV has rank 5: (b, s, heads, 3, head).
+  const hidden = q?.length === 5 ? multiply(heads, q[4] ?? null) : (q?.[2] ?? null);
+  const keys = k ? (k.length === 4 ? k[2] : k[1]) : length;
+  const valueHidden = v ? (v.length === 4 ? multiply(v[1] ?? null, v[3] ?? null) : v[2]) : hidden;
+  return [
+    { dtype, shape: [batch, length, valueHidden ?? null] },
+    present(context, 6, keys ?? null, [batch, heads, keys ?? null, floorDivide(hidden, heads)]),
+    present(context, 7, keys ?? null, [batch, heads, keys ?? null, floorDivide(valueHidden ?? null, heads)]),
+  ];
+};
+
+/** Attention whose projections are other nodes. `past` is the input with the past keys, (b, heads, past, head). */
+function unpackedCost(past: number): Cost {
+  return ({ inputs, outputs }) => {
+    const [q, k] = inputs;
+    const [batch = 0, length = 0, valueHidden = 0] = outputs[0] ?? [];
+    const keys = (k ? ((k.length === 4 ? k[2] : k[1]) ?? 0) : length) + (inputs[past]?.[2] ?? 0);
+    return {
+      macs: attentionMacs(batch, length, keys, q?.length === 3 ? (q[2] ?? 0) : valueHidden, valueHidden),
+      flops: batch * length * keys * 5,
+    };
+  };
+}
+
+const multiHead: OpSpec = {
+  since: 1,
+  infer: multiHeadInfer,
+  cost: unpackedCost(6),
+  axes: "opaque",
+  weights: [{ input: 3, role: "bias", channelAxis: 0 }],
+  grad: "none",
+};
+
+/** query (b, s, h) with more heads than key and value (b, s, kv·head); present (b, kv, past or buffer, head). */
+const groupQueryInfer: Infer = (context) => {
+  const dtype = dtypeOf(context, 0);
+  const q = shapeOf(context, 0);
+  const heads = context.node.int("num_heads", 1);
+  const groups = context.node.int("kv_num_heads", heads);
+  const packedInput = !context.inputs[1];
+  const head = floorDivide(q?.[2] ?? null, packedInput ? heads + 2 * groups : heads);
+  const batch = q?.[0] ?? null;
+  const cache = (input: number): ValueType => ({
+    dtype: dtypeOf(context, input) ?? dtype,
+    // Buffers may be shared with the past, so that only their rank and outer sizes are sure.
+    shape: [batch, groups, null, head],
+  });
+  return [{ dtype, shape: q && [batch, q[1] ?? null, multiply(head, heads)] }, cache(3), cache(4)];
+};
+
+const groupQuery: OpSpec = { since: 1, infer: groupQueryInfer, cost: unpackedCost(3), axes: "opaque", grad: "none" };
+
+/** q (b, heads, s, d) or (b, s, heads·d), k and v alike, mask, past key, past value. */
+const standardInfer: Infer = (context) => {
+  const dtype = dtypeOf(context, 0);
+  const q = shapeOf(context, 0);
+  const k = shapeOf(context, 1);
+  const v = shapeOf(context, 2);
+  if (!q || !k || !v) return [{ dtype, shape: undefined }];
+  const { node } = context;
+  const past = shapeOf(context, 4)?.[2] ?? 0;
+  if (q.length === 4) {
+    const total = add(k[2] ?? null, past);
+    return [
+      { dtype, shape: [...q.slice(0, 3), v[3] ?? null] },
+      { dtype: dtypeOf(context, 1), shape: [k[0] ?? null, k[1] ?? null, total, k[3] ?? null] },
+      { dtype: dtypeOf(context, 2), shape: [v[0] ?? null, v[1] ?? null, total, v[3] ?? null] },
+      { dtype, shape: [q[0] ?? null, q[1] ?? null, q[2] ?? null, total] },
+    ];
+  }
+  const heads = node.int("q_num_heads", 1);
+  const groups = node.int("kv_num_heads", heads);
+  const total = add(k[1] ?? null, past);
+  const valueHead = floorDivide(v[2] ?? null, groups);
+  return [
+    { dtype, shape: [q[0] ?? null, q[1] ?? null, multiply(valueHead, heads)] },
+    { dtype: dtypeOf(context, 1), shape: [k[0] ?? null, groups, total, floorDivide(k[2] ?? null, groups)] },
+    { dtype: dtypeOf(context, 2), shape: [v[0] ?? null, groups, total, valueHead] },
+    { dtype, shape: [q[0] ?? null, heads, q[1] ?? null, total] },
+  ];
+};
+
+const standardCost: Cost = ({ node, inputs, outputs }) => {
+  const [q, k] = inputs;
+  const past = inputs[4]?.[2] ?? 0;
+  const keys = (k?.length === 4 ? (k[2] ?? 0) : (k?.[1] ?? 0)) + past;
+  const heads = q?.length === 4 ? (q[1] ?? 1) : node.int("q_num_heads", 1);
+  const queries = (q?.length === 4 ? q[2] : q?.[1]) ?? 0;
+  return {
+    macs: (count(q) + count(outputs[0])) * keys,
+    flops: (q?.[0] ?? 0) * heads * queries * keys * 5,
+  };
+};
+
+const standard: OpSpec = { since: 23, infer: standardInfer, cost: standardCost, axes: "opaque", grad: "none" };
+
+/** Word, position and segment tables summed and normalized: (b, s) ids give (b, s, h); the mask's sums are (b). */
+const embedInfer: Infer = (context) => {
+  const ids = shapeOf(context, 0);
+  const dtype = dtypeOf(context, 2);
+  const hidden = shapeOf(context, 2)?.[1] ?? null;
+  const shape = ids && [...ids, hidden];
+  return [
+    { dtype, shape },
+    { dtype: "int32", shape: [ids?.[0] ?? null] },
+    { dtype, shape },
+  ];
+};
+
+const embed: OpSpec = {
+  since: 1,
+  infer: embedInfer,
+  cost: perOutput(9),
+  axes: "b s, b s, _ h, _ h, _ h, h, h -> b s h, b, b s h",
+  weights: [
+    { input: 2, role: "table", channelAxis: 0, reductionAxis: 1 },
+    { input: 3, role: "table", channelAxis: 0, reductionAxis: 1 },
+    { input: 4, role: "table", channelAxis: 0, reductionAxis: 1 },
+    { input: 5, role: "scale", channelAxis: 0 },
+    { input: 6, role: "bias", channelAxis: 0 },
+  ],
+  grad: "none",
+  traits: { lookup: true },
+};
+
+const rotary: OpSpec = { since: 1, infer: sameAsInput(), cost: perOutput(3), axes: "*a -> *a", grad: "none" };
+
+export const attention: OpTable = {
+  Attention: standard,
+  RotaryEmbedding: { ...rotary, since: 23 },
+  "com.microsoft::Attention": packed,
+  "com.microsoft::MultiHeadAttention": multiHead,
+  "com.microsoft::GroupQueryAttention": groupQuery,
+  "com.microsoft::RotaryEmbedding": rotary,
+  "com.microsoft::EmbedLayerNormalization": embed,
+};

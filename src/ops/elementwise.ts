@@ -1,0 +1,239 @@
+/** Elementwise arithmetic with broadcasting, elementwise functions, Cast, Clip and Where. */
+import { type DType, dtypeFromCode, isFloat, isInteger } from "../base/dtype.ts";
+import type { Dim } from "../base/shape.ts";
+import type { Node } from "../ir/graph.ts";
+import { SAME_AXES, broadcastAxes } from "./axes.ts";
+import {
+  FREE,
+  type OpTable,
+  broadcastContents,
+  broadcastShapes,
+  dtypeOf,
+  perOutput,
+  sameAsInput,
+  sameShape,
+  shapeOf,
+  withContents,
+} from "./helpers.ts";
+import type { Infer, OpSpec, ValueType, Weight, Weights } from "./spec.ts";
+import { add, floorDivide, maximum, minimum, multiply, signOf, subtract } from "./symbolic.ts";
+
+/** Arithmetic on one pair of elements of the given dtype. */
+type Binary = (a: Dim, b: Dim, dtype: DType | undefined) => Dim;
+
+function round(value: Dim, dtype: DType | undefined): Dim {
+  return typeof value === "number" && dtype === "float32" ? Math.fround(value) : value;
+}
+
+/** Output 0 is the broadcast of all inputs; contents are computed where an element rule is given. */
+function broadcasting(compute?: Binary): Infer {
+  return (context) => {
+    const shape = broadcastShapes(
+      context,
+      context.node.inputs.map((_, i) => shapeOf(context, i)),
+    );
+    const dtype = context.inputs.find((input) => input?.dtype)?.dtype;
+    const contents =
+      compute &&
+      broadcastContents(context.inputs, shape, (...elements) =>
+        elements.reduce((a, b) => round(compute(a, b, dtype), dtype)),
+      );
+    return [withContents(dtype, shape, contents)];
+  };
+}
+
+/** A stored operand of an elementwise operator is learned if it is a floating-point tensor of rank 1 or more. */
+function operandWeights(role: Weight["role"]): Weights {
+  return (node: Node) =>
+    node.inputs.flatMap((value, input): Weight[] => {
+      const shape = value?.tensor?.shape;
+      if (!shape || shape.length === 0 || !isFloat(value.dtype ?? "undefined")) return [];
+      const long = shape.flatMap((size, axis) => (size > 1 ? [axis] : []));
+      return [{ input, role, channelAxis: long.length === 1 ? long[0] : undefined }];
+    });
+}
+
+/** Division as ONNX does it: truncated for integers (sizes are not negative), exact for floats. */
+const divide: Binary = (a, b, dtype) => {
+  if (typeof a === "number" && typeof b === "number") {
+    if (dtype && isInteger(dtype)) return b === 0 ? null : Math.trunc(a / b);
+    return a / b;
+  }
+  const quotient = floorDivide(a, b);
+  if (dtype && isInteger(dtype)) return signOf(a) === "non-negative" && signOf(b) === "non-negative" ? quotient : null;
+  return quotient !== null && multiply(quotient, b) === a ? quotient : null;
+};
+
+const modulo: Binary = (a, b, dtype) => {
+  if (typeof a === "number" && typeof b === "number" && b !== 0) return ((a % b) + b) % b;
+  if (!dtype || !isInteger(dtype) || signOf(a) !== "non-negative" || typeof b !== "number" || b <= 0) return null;
+  return subtract(a, multiply(floorDivide(a, b), b));
+};
+
+const power: Binary = (a, b) => {
+  if (typeof a === "number" && typeof b === "number") return a ** b;
+  return b === 1 ? a : b === 2 ? multiply(a, a) : null;
+};
+
+function binary(since: number, compute: Binary | undefined, rest: Partial<OpSpec> = {}): OpSpec {
+  return {
+    since,
+    infer: broadcasting(compute),
+    cost: perOutput(),
+    axes: broadcastAxes,
+    grad: "none",
+    traits: { elementwise: true },
+    ...rest,
+  };
+}
+
+/** A function of one element; `compute` carries small contents through where it is worth it. */
+function unary(since = 1, flops = 1, compute?: (x: number) => number, keepsSymbols = false): OpSpec {
+  return {
+    since,
+    infer: (context) => {
+      const [input] = context.inputs;
+      const contents =
+        compute &&
+        input?.contents?.map((x) => (typeof x === "number" ? round(compute(x), input.dtype) : keepsSymbols ? x : null));
+      return [withContents(input?.dtype, input?.shape, contents)];
+    },
+    cost: perOutput(flops),
+    axes: SAME_AXES,
+    grad: "none",
+    traits: { elementwise: true },
+  };
+}
+
+/** Round half to even, as ONNX does. */
+function roundHalfEven(x: number): number {
+  const down = Math.floor(x);
+  if (x - down !== 0.5) return Math.round(x);
+  return down % 2 === 0 ? down : down + 1;
+}
+
+const CAST_CONTENTS: ReadonlySet<DType> = new Set([
+  "int8",
+  "uint8",
+  "int16",
+  "uint16",
+  "int32",
+  "uint32",
+  "int64",
+  "uint64",
+  "float32",
+  "float64",
+]);
+
+function castTo(input: ValueType | undefined, dtype: DType | undefined): ValueType {
+  const contents = input?.contents?.map((x): Dim => {
+    if (!dtype) return null;
+    if (dtype === "bool") return typeof x === "number" ? Number(x !== 0) : null;
+    if (!CAST_CONTENTS.has(dtype)) return null;
+    return typeof x === "number" && isInteger(dtype) ? Math.trunc(x) : round(x, dtype);
+  });
+  return withContents(dtype, input?.shape, contents);
+}
+
+const cast: OpSpec = {
+  since: 1,
+  infer: (context) => [castTo(context.inputs[0], dtypeFromCode(context.node.int("to", 0)))],
+  cost: FREE,
+  axes: SAME_AXES,
+  grad: "none",
+  traits: { elementwise: true },
+};
+
+const castLike: OpSpec = {
+  ...cast,
+  since: 15,
+  axes: "*a, *b -> *a",
+  infer: (context) => [castTo(context.inputs[0], dtypeOf(context, 1))],
+};
+
+const clip: OpSpec = {
+  since: 1,
+  infer: sameAsInput(),
+  cost: perOutput(2),
+  axes: SAME_AXES,
+  grad: "none",
+  traits: { elementwise: true, quantizable: true },
+};
+
+const where: OpSpec = {
+  since: 9,
+  infer: (context) => {
+    const shape = broadcastShapes(
+      context,
+      [0, 1, 2].map((i) => shapeOf(context, i)),
+    );
+    const contents = broadcastContents(context.inputs, shape, (condition = null, a = null, b = null) =>
+      typeof condition === "number" ? (condition ? a : b) : a === b ? a : null,
+    );
+    return [withContents(dtypeOf(context, 1) ?? dtypeOf(context, 2), shape, contents)];
+  },
+  cost: FREE,
+  axes: broadcastAxes,
+  grad: "none",
+  traits: { elementwise: true, quantizable: true },
+};
+
+const test: OpSpec = { ...unary(), infer: sameShape("bool") };
+
+export const elementwise: OpTable = {
+  Add: binary(7, add, { weights: operandWeights("bias"), traits: { elementwise: true, quantizable: true } }),
+  Sub: binary(7, subtract, { weights: operandWeights("bias") }),
+  Mul: binary(7, multiply, { weights: operandWeights("scale"), traits: { elementwise: true, quantizable: true } }),
+  Div: binary(7, divide, { weights: operandWeights("scale") }),
+  Mod: binary(10, modulo),
+  Pow: binary(7, power, {
+    infer: (context) => [{ ...broadcasting(power)(context)[0], dtype: dtypeOf(context, 0) } as ValueType],
+  }),
+  Max: binary(6, maximum),
+  Min: binary(6, minimum),
+  Sum: binary(6, add),
+  Mean: binary(6, undefined),
+  BitShift: binary(11, undefined),
+  Abs: unary(6, 1, Math.abs),
+  Neg: { ...unary(6, 1), infer: negate },
+  Sign: unary(9, 1, Math.sign),
+  Floor: unary(6, 1, Math.floor, true),
+  Ceil: unary(6, 1, Math.ceil, true),
+  Round: unary(11, 1, roundHalfEven, true),
+  Sqrt: unary(6, 1, Math.sqrt),
+  Reciprocal: unary(6, 1, (x) => 1 / x),
+  Exp: unary(6, 1),
+  Log: unary(6, 1),
+  Erf: unary(9, 1),
+  Sin: unary(7, 1),
+  Cos: unary(7, 1),
+  Tan: unary(7, 1),
+  Asin: unary(7, 1),
+  Acos: unary(7, 1),
+  Atan: unary(7, 1),
+  Sinh: unary(9, 1),
+  Cosh: unary(9, 1),
+  Asinh: unary(9, 1),
+  Acosh: unary(9, 1),
+  Atanh: unary(9, 1),
+  IsNaN: { ...test, since: 9 },
+  IsInf: { ...test, since: 10 },
+  Clip: [
+    { ...clip, since: 6 },
+    { ...clip, since: 11, axes: "*a, , -> *a" },
+  ],
+  Where: where,
+  Cast: cast,
+  CastLike: castLike,
+};
+
+function negate(context: Parameters<Infer>[0]): readonly ValueType[] {
+  const [input] = context.inputs;
+  return [
+    withContents(
+      input?.dtype,
+      input?.shape,
+      input?.contents?.map((x) => subtract(0, x)),
+    ),
+  ];
+}

@@ -1,0 +1,158 @@
+/** Normalization: batch, instance, layer, group, RMS, local response; the fused skip forms of com.microsoft. */
+import type { DType } from "../base/dtype.ts";
+import { SAME_AXES } from "./axes.ts";
+import { type OpTable, dtypeOf, normalizeAxis, perInput, perOutput, sameAsInput, shapeOf } from "./helpers.ts";
+import type { Axes, Infer, OpSpec, ValueType, Weight } from "./spec.ts";
+
+/** y, then running mean and variance of the channels when training. */
+const batchInfer: Infer = (context) => {
+  const dtype = dtypeOf(context, 0);
+  const channels = { dtype: dtypeOf(context, 3) ?? dtype, shape: shapeOf(context, 3) };
+  return [{ dtype, shape: shapeOf(context, 0) }, channels, channels, channels, channels];
+};
+
+const batchWeights: readonly Weight[] = [
+  { input: 1, role: "scale", channelAxis: 0 },
+  { input: 2, role: "bias", channelAxis: 0 },
+  { input: 3, role: "statistic", channelAxis: 0 },
+  { input: 4, role: "statistic", channelAxis: 0 },
+];
+
+const batch: OpSpec = {
+  since: 7,
+  infer: batchInfer,
+  // One multiply-add per element once the statistics are folded.
+  cost: perOutput(2),
+  axes: "n c *s, c, c, c, c -> n c *s, c, c",
+  weights: batchWeights,
+  grad: "none",
+};
+
+const scaleAndBias: readonly Weight[] = [
+  { input: 1, role: "scale", channelAxis: 0 },
+  { input: 2, role: "bias", channelAxis: 0 },
+];
+
+/** The normalized shape from `axis` on; mean and inverse deviation have ones there. */
+function layerInfer(statistics: DType | undefined): Infer {
+  return (context) => {
+    const shape = shapeOf(context, 0);
+    const dtype = dtypeOf(context, 0);
+    const axis = shape && normalizeAxis(context, context.node.int("axis", -1), shape.length);
+    const reduced: ValueType = {
+      dtype: statistics ?? dtype,
+      shape: shape?.map((dim, i) => (i >= (axis ?? 0) ? 1 : dim)),
+    };
+    return [{ dtype, shape }, reduced, reduced];
+  };
+}
+
+/** Scale and bias lie along the normalized axes. */
+const layerAxes: Axes = (node, ranks) => {
+  const rank = ranks[0] ?? 0;
+  const axis = node.int("axis", -1);
+  const first = axis < 0 ? axis + rank : axis;
+  const letters = Array.from({ length: rank }, (_, i) => `a${i}`);
+  const parameters = node.inputs.slice(1).map((input) => {
+    const size = input?.shape?.length ?? rank - first;
+    return letters
+      .slice(rank - size)
+      .map((letter, i) => (input?.shape?.[i] === 1 ? "_" : letter))
+      .join(" ");
+  });
+  return `${[letters.join(" "), ...parameters].join(", ")} -> ${letters.join(" ")}`;
+};
+
+const layer: OpSpec = {
+  since: 17,
+  infer: layerInfer("float32"),
+  // mean, difference, square, mean, root and divide, scale and shift
+  cost: perOutput(7),
+  axes: layerAxes,
+  weights: scaleAndBias,
+  grad: "none",
+};
+
+const rms: OpSpec = {
+  ...layer,
+  since: 23,
+  infer: layerInfer("float32"),
+  cost: perOutput(4),
+  weights: [{ input: 1, role: "scale", channelAxis: 0 }],
+};
+
+const instance: OpSpec = {
+  since: 6,
+  infer: sameAsInput(),
+  cost: perOutput(7),
+  axes: "n c *s, c, c -> n c *s",
+  weights: scaleAndBias,
+  grad: "none",
+};
+
+/** Normalizes x + skip along the last axis; outputs y, mean, inverse deviation and the sum. */
+function skipNormalization(biasInput: number | undefined): OpSpec {
+  return {
+    since: 1,
+    infer: (context) => {
+      const dtype = dtypeOf(context, 0);
+      const shape = shapeOf(context, 0);
+      const reduced = { dtype: "float32" as const, shape: shape && [...shape.slice(0, -1), 1] };
+      return [{ dtype, shape }, reduced, reduced, { dtype, shape }];
+    },
+    cost: perOutput(8),
+    axes:
+      biasInput === undefined
+        ? (node) =>
+            `b s h, ${(node.inputs[1]?.shape?.length ?? 3) === 2 ? "s h" : "_ s h"}, h, h -> b s h, _ _ _, _ _ _, b s h`
+        : (node) =>
+            `b s h, ${(node.inputs[1]?.shape?.length ?? 3) === 2 ? "s h" : "_ s h"}, h, h, h -> b s h, _ _ _, _ _ _, b s h`,
+    weights: [
+      { input: 2, role: "scale", channelAxis: 0 },
+      { input: 3, role: "bias", channelAxis: 0 },
+      ...(biasInput === undefined ? [] : [{ input: biasInput, role: "bias" as const, channelAxis: 0 }]),
+    ],
+    grad: "none",
+  };
+}
+
+const simplifiedLayer: OpSpec = { ...rms, since: 1 };
+
+export const normalization: OpTable = {
+  BatchNormalization: [
+    batch,
+    // From opset 14 on, training is an attribute, and the running statistics are outputs 1 and 2.
+    { ...batch, since: 14 },
+  ],
+  InstanceNormalization: instance,
+  LayerNormalization: layer,
+  // Before opset 21 the scale had one element per group.
+  GroupNormalization: [
+    { ...instance, since: 18, axes: "n c *s, g, g -> n c *s" },
+    { ...instance, since: 21 },
+  ],
+  RMSNormalization: rms,
+  LRN: {
+    since: 1,
+    infer: sameAsInput(),
+    cost: ({ node, outputs }) => perOutput(2 * node.int("size", 1) + 3)({ node, inputs: [], outputs }),
+    axes: SAME_AXES,
+    grad: "none",
+  },
+  LpNormalization: { since: 1, infer: sameAsInput(), cost: perInput(3), axes: SAME_AXES, grad: "none" },
+  MeanVarianceNormalization: { since: 9, infer: sameAsInput(), cost: perInput(6), axes: SAME_AXES, grad: "none" },
+  // ONNX Runtime's own, found in the standard domain of models that it has optimized.
+  SimplifiedLayerNormalization: simplifiedLayer,
+  "com.microsoft::LayerNormalization": { ...layer, since: 1 },
+  "com.microsoft::SimplifiedLayerNormalization": simplifiedLayer,
+  "com.microsoft::SkipLayerNormalization": skipNormalization(4),
+  "com.microsoft::SkipSimplifiedLayerNormalization": {
+    ...skipNormalization(undefined),
+    axes: (node) =>
+      `b s h, ${(node.inputs[1]?.shape?.length ?? 3) === 2 ? "s h" : "_ s h"}, h, h -> b s h, _ _ _, _ _ _, b s h`,
+    weights: [
+      { input: 2, role: "scale", channelAxis: 0 },
+      { input: 3, role: "bias", channelAxis: 0 },
+    ],
+  },
+};

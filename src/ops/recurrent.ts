@@ -1,0 +1,67 @@
+/** Recurrent layers: LSTM, GRU and RNN. */
+import { type OpTable, count, dtypeOf, shapeOf } from "./helpers.ts";
+import type { Cost, Infer, OpSpec, Weight } from "./spec.ts";
+
+/** x (t, b, i) gives y (t, d, b, h), y_h (d, b, h) and, for LSTM, y_c (d, b, h); with `layout` 1 the batch comes first. */
+const infer: Infer = (context) => {
+  const dtype = dtypeOf(context, 0);
+  const x = shapeOf(context, 0);
+  const batchFirst = context.node.int("layout", 0) === 1;
+  const [time, batch] = batchFirst ? [x?.[1] ?? null, x?.[0] ?? null] : [x?.[0] ?? null, x?.[1] ?? null];
+  const directions = (context.node.string("direction") ?? "forward") === "bidirectional" ? 2 : 1;
+  const hidden = context.node.int("hidden_size") ?? shapeOf(context, 2)?.[2] ?? null;
+  const state = batchFirst ? [batch, directions, hidden] : [directions, batch, hidden];
+  const y = batchFirst ? [batch, time, directions, hidden] : [time, directions, batch, hidden];
+  return [
+    { dtype, shape: y },
+    { dtype, shape: state },
+    { dtype, shape: state },
+  ];
+};
+
+/** MACs: t·b·(elements of W and R of all directions). The rest is the gates' elementwise work. */
+const cost: Cost = ({ node, inputs }) => {
+  const [x, w, r] = inputs;
+  const layout = node.int("layout", 0);
+  const steps = x?.[layout] ?? 0;
+  const batch = x?.[1 - layout] ?? 0;
+  const gates = w ? (w[0] ?? 1) * (w[1] ?? 0) : 0;
+  return { macs: steps * batch * (count(w) + count(r)), flops: steps * batch * gates * 4 };
+};
+
+/** W (d, gates·h, i), R (d, gates·h, h), B (d, 2·gates·h), initial states, peepholes. */
+const weights: readonly Weight[] = [
+  { input: 1, role: "kernel", channelAxis: 1, reductionAxis: 2 },
+  { input: 2, role: "kernel", channelAxis: 1, reductionAxis: 2 },
+  { input: 3, role: "bias", channelAxis: 1 },
+];
+
+/** The gates of one unit lie in different parts of an axis, which letters cannot say: only the outer axes are tied. */
+function axes(states: number): OpSpec["axes"] {
+  return (node) => {
+    if (node.int("layout", 0) === 1) return undefined;
+    const initial = Array.from({ length: states }, () => "d b h").join(", ");
+    return `t b i, d _ i, d _ h, d _, , ${initial} -> t d b h, ${initial}`;
+  };
+}
+
+function recurrentOf(states: number): OpSpec {
+  return { since: 7, infer, cost, axes: axes(states), weights, grad: "none", traits: { linear: "recurrent" } };
+}
+
+export const recurrent: OpTable = {
+  LSTM: recurrentOf(2),
+  GRU: recurrentOf(1),
+  RNN: recurrentOf(1),
+  /** Weights are stored transposed (d, i, gates·h), quantized per direction or channel. */
+  "com.microsoft::DynamicQuantizeLSTM": {
+    ...recurrentOf(2),
+    since: 1,
+    axes: "opaque",
+    weights: [
+      { input: 1, role: "kernel", channelAxis: 2, reductionAxis: 1 },
+      { input: 2, role: "kernel", channelAxis: 2, reductionAxis: 1 },
+      { input: 3, role: "bias", channelAxis: 1 },
+    ],
+  },
+};
