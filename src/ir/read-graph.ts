@@ -71,16 +71,16 @@ class Scope {
 
   /** The value of that name: the nearest one already defined, else one that the file defines later. */
   resolve(name: string): Value | undefined {
-    return this.#findDefined(name) ?? this.#findLater(name);
+    return this.findDefined(name) ?? this.findLater(name);
   }
 
-  #findDefined(name: string): Value | undefined {
-    return this.defined.get(name) ?? this.outer?.#findDefined(name);
+  private findDefined(name: string): Value | undefined {
+    return this.defined.get(name) ?? this.outer?.findDefined(name);
   }
 
-  #findLater(name: string): Value | undefined {
+  private findLater(name: string): Value | undefined {
     const value = this.later.get(name);
-    if (!value) return this.outer?.#findLater(name);
+    if (!value) return this.outer?.findLater(name);
     this.unsorted = true;
     return value;
   }
