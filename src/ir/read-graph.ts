@@ -68,22 +68,22 @@ class Scope {
     this.defined.set(value.name, value);
     return value;
   }
+}
 
-  /** The value of that name: the nearest one already defined, else one that the file defines later. */
-  resolve(name: string): Value | undefined {
-    return this.findDefined(name) ?? this.findLater(name);
-  }
+/** The value of that name: the nearest one already defined, else one that the file defines later. */
+function resolve(scope: Scope, name: string): Value | undefined {
+  return findDefined(scope, name) ?? findLater(scope, name);
+}
 
-  private findDefined(name: string): Value | undefined {
-    return this.defined.get(name) ?? this.outer?.findDefined(name);
-  }
+function findDefined(scope: Scope, name: string): Value | undefined {
+  return scope.defined.get(name) ?? (scope.outer && findDefined(scope.outer, name));
+}
 
-  private findLater(name: string): Value | undefined {
-    const value = this.later.get(name);
-    if (!value) return this.outer?.findLater(name);
-    this.unsorted = true;
-    return value;
-  }
+function findLater(scope: Scope, name: string): Value | undefined {
+  const value = scope.later.get(name);
+  if (!value) return scope.outer && findLater(scope.outer, name);
+  scope.unsorted = true;
+  return value;
 }
 
 function readGraph(message: GraphProto, outer: Scope | undefined): Graph {
@@ -176,7 +176,7 @@ function readNodes(messages: readonly NodeProto[], scope: Scope, infos: Map<stri
 }
 
 function resolveInput(name: string, message: NodeProto, scope: Scope): Value {
-  const value = scope.resolve(name);
+  const value = resolve(scope, name);
   if (value) return value;
   throw new PareError("bad-model", "A node reads a value that nothing defines", {
     where: `node '${message.name || message.opType}'`,
@@ -212,7 +212,7 @@ function isPlain(message: NodeProto): boolean {
 }
 
 function readOutput(info: ValueInfoProto, scope: Scope): Value {
-  const value = scope.resolve(info.name);
+  const value = resolve(scope, info.name);
   if (!value)
     throw new PareError("bad-model", "A graph output that nothing computes", {
       where: `graph '${scope.graph.name}'`,
