@@ -14,10 +14,7 @@ function flow(c: GradContext): Value {
 }
 
 // y = a + b: ∂a = g, ∂b = g
-export const addGrad: Grad = broadcasting((c) => [
-  c.wants(0) ? flow(c) : undefined,
-  c.wants(1) ? flow(c) : undefined,
-]);
+export const addGrad: Grad = broadcasting((c) => [c.wants(0) ? flow(c) : undefined, c.wants(1) ? flow(c) : undefined]);
 
 // y = a − b: ∂a = g, ∂b = −g
 export const subGrad: Grad = (c) => {
@@ -49,7 +46,10 @@ export const negGrad: Grad = (c) => [neg(c, flow(c))];
 export const powGrad: Grad = broadcasting((c) => {
   const [a, b] = [input(c, 0), input(c, 1)];
   const y = c.node.outputs[0] as Value;
-  return [c.wants(0) ? powBase(c, a, b) : undefined, c.wants(1) ? mul(c, flow(c), mul(c, y, c.b.op("Log", [a]))) : undefined];
+  return [
+    c.wants(0) ? powBase(c, a, b) : undefined,
+    c.wants(1) ? mul(c, flow(c), mul(c, y, c.b.op("Log", [a]))) : undefined,
+  ];
 });
 
 function powBase(c: GradContext, a: Value, b: Value): Value {
@@ -86,7 +86,9 @@ export const expGrad: Grad = (c) => [mul(c, flow(c), c.node.outputs[0] as Value)
 export const logGrad: Grad = (c) => [div(c, flow(c), input(c, 0))];
 
 // y = Σ xᵢ: ∂xᵢ = g
-export const sumGrad: Grad = broadcasting((c) => c.node.inputs.map((_, index) => (c.wants(index) ? flow(c) : undefined)));
+export const sumGrad: Grad = broadcasting((c) =>
+  c.node.inputs.map((_, index) => (c.wants(index) ? flow(c) : undefined)),
+);
 
 // y = mean xᵢ over n inputs: ∂xᵢ = g/n
 export const meanGrad: Grad = broadcasting((c) => {

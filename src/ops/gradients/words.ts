@@ -32,10 +32,7 @@ export function scalar(s: Site, dtype: DType | undefined, value: number): Value 
       help: "Convert the model to float32 first",
     });
   return shared(s.b, `${type} ${value}`, () =>
-    s.b.constant(
-      "constant",
-      Tensor.of(type, [], type === "float64" ? Float64Array.of(value) : Float32Array.of(value)),
-    ),
+    s.b.constant("constant", Tensor.of(type, [], type === "float64" ? Float64Array.of(value) : Float32Array.of(value))),
   );
 }
 
@@ -124,11 +121,19 @@ export function slice(
 ): Value {
   if (s.opset < 10) {
     if (steps?.some((step) => step !== 1))
-      throw new PareError("unsupported", "A strided Slice needs opset 10", { help: "Convert the model to a newer opset" });
+      throw new PareError("unsupported", "A strided Slice needs opset 10", {
+        help: "Convert the model to a newer opset",
+      });
     return s.b.op("Slice", [x], { attributes: { axes, starts, ends } });
   }
   const strided = steps?.some((step) => step !== 1);
-  return s.b.op("Slice", [x, ints(s, starts), ints(s, ends), ints(s, axes), ...(strided ? [ints(s, steps ?? [])] : [])]);
+  return s.b.op("Slice", [
+    x,
+    ints(s, starts),
+    ints(s, ends),
+    ints(s, axes),
+    ...(strided ? [ints(s, steps ?? [])] : []),
+  ]);
 }
 
 /** Pads with zeros: all the begins, then all the ends; negative pads cut. */

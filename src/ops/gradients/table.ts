@@ -1,0 +1,75 @@
+/** Which rule is the gradient of which operator of the standard domain; read by the operator records. */
+import type { Grad } from "../spec.ts";
+import * as activation from "./activation.ts";
+import * as arithmetic from "./arithmetic.ts";
+import { convGrad, convTransposeGrad } from "./conv.ts";
+import { gemmGrad, matMulGrad } from "./matmul.ts";
+import * as movement from "./movement.ts";
+import { batchNormGrad } from "./normalization.ts";
+import * as pooling from "./pooling.ts";
+import * as reduction from "./reduction.ts";
+import * as softmax from "./softmax.ts";
+
+export const GRADIENTS: Readonly<Record<string, Grad>> = {
+  Add: arithmetic.addGrad,
+  Sub: arithmetic.subGrad,
+  Mul: arithmetic.mulGrad,
+  Div: arithmetic.divGrad,
+  Neg: arithmetic.negGrad,
+  Pow: arithmetic.powGrad,
+  Sqrt: arithmetic.sqrtGrad,
+  Reciprocal: arithmetic.reciprocalGrad,
+  Abs: arithmetic.absGrad,
+  Exp: arithmetic.expGrad,
+  Log: arithmetic.logGrad,
+  Sum: arithmetic.sumGrad,
+  Mean: arithmetic.meanGrad,
+  Max: arithmetic.extremumGrad,
+  Min: arithmetic.extremumGrad,
+  Where: arithmetic.whereGrad,
+  Relu: activation.reluGrad,
+  LeakyRelu: activation.leakyReluGrad,
+  Sigmoid: activation.sigmoidGrad,
+  Tanh: activation.tanhGrad,
+  Clip: activation.clipGrad,
+  Erf: activation.erfGrad,
+  Gelu: activation.geluGrad,
+  Elu: activation.eluGrad,
+  Softplus: activation.softplusGrad,
+  Softsign: activation.softsignGrad,
+  HardSigmoid: activation.hardSigmoidGrad,
+  HardSwish: activation.hardSwishGrad,
+  MatMul: matMulGrad,
+  Gemm: gemmGrad,
+  Conv: convGrad,
+  ConvTranspose: convTransposeGrad,
+  MaxPool: pooling.maxPoolGrad,
+  AveragePool: pooling.averagePoolGrad,
+  GlobalAveragePool: pooling.globalAveragePoolGrad,
+  GlobalMaxPool: pooling.globalMaxPoolGrad,
+  BatchNormalization: batchNormGrad,
+  Softmax: softmax.softmaxGrad,
+  LogSoftmax: softmax.logSoftmaxGrad,
+  SoftmaxCrossEntropyLoss: softmax.softmaxCrossEntropyGrad,
+  NegativeLogLikelihoodLoss: softmax.negativeLogLikelihoodGrad,
+  ReduceSum: reduction.reduceSumGrad,
+  ReduceMean: reduction.reduceMeanGrad,
+  ReduceMax: reduction.reduceExtremumGrad,
+  ReduceMin: reduction.reduceExtremumGrad,
+  ReduceSumSquare: reduction.reduceSumSquareGrad,
+  ReduceL2: reduction.reduceL2Grad,
+  Reshape: movement.reshapeGrad,
+  Flatten: movement.reshapeGrad,
+  Squeeze: movement.reshapeGrad,
+  Unsqueeze: movement.reshapeGrad,
+  Identity: movement.identityGrad,
+  Dropout: movement.dropoutGrad,
+  Transpose: movement.transposeGrad,
+  Concat: movement.concatGrad,
+  Split: movement.splitGrad,
+  Slice: movement.sliceGrad,
+  Pad: movement.padGrad,
+  Expand: movement.expandGrad,
+  Cast: movement.castGrad,
+  Gather: movement.gatherGrad,
+};
