@@ -1,0 +1,210 @@
+/** Types and shapes of every value: inference over symbolic dimensions through subgraphs and local functions. */
+import { PareError } from "../base/error.ts";
+import { type Dim, formatShape } from "../base/shape.ts";
+import type { Attribute } from "../ir/attribute.ts";
+import type { Graph, Node, Value } from "../ir/graph.ts";
+import type { FunctionBody, Model } from "../ir/model.ts";
+import { specOf } from "../ops/registry.ts";
+import { typeOfTensor } from "../ops/shape.ts";
+import type { ValueType } from "../ops/spec.ts";
+import { type Bindings, canonical, substitute } from "../ops/symbolic.ts";
+
+/** Functions that call each other deeper than this are taken for a cycle. */
+const MAX_CALL_DEPTH = 64;
+
+export interface ShapeOverrides {
+  /** Sizes of symbolic dimensions: `{ batch: 8 }`. */
+  readonly dims?: Bindings | undefined;
+  /** Shapes of inputs, by name. */
+  readonly inputs?: Readonly<Record<string, readonly Dim[]>> | undefined;
+  /** Forget what computed values were declared to be (or inferred to be before the graph was changed); default false. */
+  readonly fresh?: boolean | undefined;
+}
+
+/** Something that cannot be true: inputs that do not fit an operator, or a declaration that contradicts the graph. */
+export interface ShapeProblem {
+  /** The node or value. */
+  readonly where: string;
+  readonly message: string;
+}
+
+export interface InferredTypes {
+  readonly types: ReadonlyMap<Value, ValueType>;
+  readonly problems: readonly ShapeProblem[];
+}
+
+/**
+ * What is known of every value, without changing the model. Never throws: operators that pare does not know leave their
+ * outputs as declared, and contradictions come back as problems (what follows from the inputs wins over a declaration).
+ * An input axis of unknown size gets a symbol of its own, `name.d0`.
+ */
+export function inferTypes(model: Model, overrides: ShapeOverrides = {}): InferredTypes {
+  const inference = new Inference(model, overrides);
+  inference.walk(model.graph, undefined);
+  return { types: inference.types, problems: [...inference.problems.values()] };
+}
+
+/**
+ * Writes dtype and shape on every value of the model and its subgraphs, and returns what cannot be true.
+ * Declared inputs keep their shapes unless `overrides` gives others.
+ */
+export function inferShapes(model: Model, overrides: ShapeOverrides = {}): readonly ShapeProblem[] {
+  const { types, problems } = inferTypes(model, overrides);
+  const declared = new Set(overrides.dims || overrides.inputs ? [] : model.graph.inputs);
+  for (const [value, { dtype, shape }] of types) {
+    if (value.tensor || declared.has(value)) continue;
+    value.dtype = dtype;
+    value.shape = shape;
+  }
+  return problems;
+}
+
+/** Substitutes references to a function's attributes; a copy that shares everything else with the node. */
+function bindAttributes(node: Node, call: Node, formal: FunctionBody): Node {
+  if (![...node.attributes.values()].some((attribute) => attribute.type === "reference")) return node;
+  const bound = new Map<string, Attribute>();
+  for (const [name, attribute] of node.attributes) {
+    if (attribute.type !== "reference") bound.set(name, attribute);
+    else {
+      const given = call.attributes.get(attribute.value) ?? defaultOf(formal, attribute.value);
+      if (given) bound.set(name, given);
+    }
+  }
+  return Object.create(node, { attributes: { value: bound } }) as Node;
+}
+
+function defaultOf(formal: FunctionBody, name: string): Attribute | undefined {
+  const defaults = (formal as { readonly defaults?: ReadonlyMap<string, Attribute> }).defaults;
+  return defaults?.get(name);
+}
+
+class Inference {
+  readonly types = new Map<Value, ValueType>();
+  readonly problems: Map<string, ShapeProblem>;
+  readonly #model: Model;
+  readonly #overrides: ShapeOverrides;
+  readonly #opsets: ReadonlyMap<string, number>;
+  readonly #call: { readonly node: Node; readonly formal: FunctionBody } | undefined;
+  readonly #depth: number;
+
+  constructor(
+    model: Model,
+    overrides: ShapeOverrides,
+    call?: { readonly node: Node; readonly formal: FunctionBody },
+    parent?: Inference,
+  ) {
+    this.#model = model;
+    this.#overrides = overrides;
+    this.#call = call;
+    this.#opsets = call?.formal.opsets ?? model.opsets;
+    this.#depth = parent ? parent.#depth + 1 : 0;
+    this.problems = parent?.problems ?? new Map<string, ShapeProblem>();
+  }
+
+  /** Infers a graph's nodes in order; `inputs` are the types that flow into it, undefined for the model's own graph. */
+  walk(graph: Graph, inputs: readonly ValueType[] | undefined): readonly ValueType[] {
+    for (const [i, input] of graph.inputs.entries())
+      this.types.set(input, inputs ? this.#flowing(input, inputs[i]) : this.#fed(input));
+    for (const node of graph.nodes) this.#infer(node);
+    return graph.outputs.map((output) => this.#typeOf(output));
+  }
+
+  /** Type of an input of the model itself. */
+  #fed(input: Value): ValueType {
+    if (input.tensor) return typeOfTensor(input.tensor);
+    const shape = (this.#overrides.inputs?.[input.name] ?? input.shape)?.map(
+      (dim, axis) => canonical(dim) ?? `${input.name.replaceAll(/[\s*(),]/g, "_")}.d${axis}`,
+    );
+    return { dtype: input.dtype, shape: this.#bound(shape) };
+  }
+
+  /** Type of an input of a subgraph or function: what flows in, and where that is unknown what is declared. */
+  #flowing(input: Value, type: ValueType | undefined): ValueType {
+    if (!type) return { dtype: input.dtype, shape: this.#bound(input.shape?.map(canonical)) };
+    return {
+      ...type,
+      dtype: type.dtype ?? input.dtype,
+      shape: type.shape,
+    };
+  }
+
+  #bound(shape: readonly Dim[] | undefined): readonly Dim[] | undefined {
+    const { dims } = this.#overrides;
+    return dims ? shape?.map((dim) => substitute(dim, dims)) : shape;
+  }
+
+  #typeOf(value: Value): ValueType {
+    const known = this.types.get(value);
+    if (known) return known;
+    const type = value.tensor
+      ? typeOfTensor(value.tensor)
+      : { dtype: value.dtype, shape: this.#bound(value.shape?.map(canonical)) };
+    this.types.set(value, type);
+    return type;
+  }
+
+  #infer(original: Node): void {
+    const node = this.#call ? bindAttributes(original, this.#call.node, this.#call.formal) : original;
+    const inputs = node.inputs.map((input) => input && this.#typeOf(input));
+    let outputs: readonly ValueType[] = [];
+    try {
+      outputs = this.#outputsOf(node, inputs);
+    } catch (error) {
+      if (!(error instanceof PareError) || error.code !== "shape-mismatch") throw error;
+      const where = `node '${node.name || node.outputs[0]?.name || node.opType}' (${node.opType})`;
+      this.#report(where, error.message.replace(`${where}: `, ""));
+    }
+    for (const [i, output] of node.outputs.entries()) this.types.set(output, this.#merge(output, outputs[i]));
+  }
+
+  #outputsOf(node: Node, inputs: readonly (ValueType | undefined)[]): readonly ValueType[] {
+    const formal = this.#model.functions.find((each) => each.name === node.opType && each.domain === node.domain);
+    if (formal) {
+      if (this.#depth >= MAX_CALL_DEPTH) return [];
+      const inner = new Inference(this.#model, this.#overrides, { node, formal }, this);
+      const unknown: ValueType = { dtype: undefined, shape: undefined };
+      return inner.walk(
+        formal.body,
+        formal.body.inputs.map((_, i) => inputs[i] ?? unknown),
+      );
+    }
+    const opset = this.#opsets.get(node.domain) ?? 1;
+    const spec = specOf(node, opset);
+    if (!spec) {
+      for (const subgraph of node.subgraphs()) this.walk(subgraph, []);
+      return [];
+    }
+    return spec.infer({
+      node,
+      opset,
+      inputs,
+      inferSubgraph: (attribute, flowing = []) => {
+        const body = node.attributes.get(attribute);
+        return body?.type === "graph" ? this.walk(body.value, flowing) : [];
+      },
+    });
+  }
+
+  /** Completes what was inferred by what is declared; reports where the two cannot both be true. */
+  #merge(value: Value, inferred: ValueType | undefined): ValueType {
+    if (this.#overrides.fresh) return inferred ?? { dtype: undefined, shape: undefined };
+    const { dtype } = value;
+    const shape = this.#bound(value.shape?.map(canonical));
+    if (!inferred) return { dtype, shape };
+    if (dtype && inferred.dtype && dtype !== inferred.dtype)
+      this.#report(`value '${value.name}'`, `declared ${dtype}, but it is ${inferred.dtype}`);
+    const type = { ...inferred, dtype: inferred.dtype ?? dtype };
+    if (!shape || !inferred.shape) return { ...type, shape: inferred.shape ?? shape };
+    const clash =
+      shape.length !== inferred.shape.length ||
+      shape.some((dim, i) => typeof dim === "number" && typeof inferred.shape?.[i] === "number" && dim !== inferred.shape[i]);
+    if (clash)
+      this.#report(`value '${value.name}'`, `declared ${formatShape(shape)}, but it is ${formatShape(inferred.shape)}`);
+    if (shape.length !== inferred.shape.length) return type;
+    return { ...type, shape: inferred.shape.map((dim, i) => dim ?? shape[i] ?? null) };
+  }
+
+  #report(where: string, message: string): void {
+    this.problems.set(`${where} ${message}`, { where, message });
+  }
+}
