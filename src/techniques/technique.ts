@@ -55,19 +55,19 @@ export interface Step {
   readonly options: Readonly<Record<string, unknown>>;
 }
 
-/** A technique that is also a function from options to a {@link Step}: `quantize({ to: "int8" })`. */
-export type TechniqueFunction<Options extends z.ZodObject> = Technique<Options> &
-  ((options?: z.input<Options>) => Step);
+/** A technique that is also a function from options to a {@link Step}: `quantize({ to: "int8" })`. The schema checks the options. */
+export type TechniqueFunction<Input extends object = Readonly<Record<string, unknown>>> = Technique &
+  ((options?: Input) => Step);
 
-/** Declares a technique. */
-export function defineTechnique<Options extends z.ZodObject>(
+/** Declares a technique. The type of its options' input, for callers in TypeScript, is the type of the constant it is assigned to. */
+export function defineTechnique<Options extends z.ZodObject, Input extends object = Readonly<Record<string, unknown>>>(
   technique: Technique<Options>,
-): TechniqueFunction<Options> {
-  const make = (options?: z.input<Options>): Step => ({
-    technique: technique as unknown as Technique,
+): TechniqueFunction<Input> {
+  const make = (options?: Input): Step => ({
+    technique: make as unknown as Technique,
     options: technique.options.parse(options ?? {}) as Readonly<Record<string, unknown>>,
   });
   const { name, ...rest } = technique;
   Object.defineProperty(make, "name", { value: name });
-  return Object.assign(make, rest) as unknown as TechniqueFunction<Options>;
+  return Object.assign(make, rest) as unknown as TechniqueFunction<Input>;
 }
