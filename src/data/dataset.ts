@@ -43,6 +43,8 @@ export interface Dataset {
   readonly fields: readonly Field[];
   /** Kind of labels: class indices, next tokens, real-valued targets, or none. */
   readonly labels: "classes" | "tokens" | "values" | undefined;
+  /** Shape of one sample's labels; [] for one class index or one value; undefined without labels. */
+  readonly labelShape?: readonly number[] | undefined;
   readonly classes?: readonly string[] | undefined;
   batches(options?: BatchOptions): AsyncIterable<Batch>;
   /** The samples at `indices` as one batch, in that order. */

@@ -68,6 +68,10 @@ class IndexedDataset implements Dataset {
     return this.#source.labels;
   }
 
+  get labelShape(): readonly number[] | undefined {
+    return this.#source.labels === undefined ? undefined : (this.#source.labelShape ?? []);
+  }
+
   get classes(): readonly string[] | undefined {
     return this.#source.classes;
   }

@@ -7,5 +7,6 @@ import { glyphs } from "./glyphs.ts";
 import { idx } from "./idx.ts";
 import { images } from "./images.ts";
 import { npz } from "./npz.ts";
+import { text } from "./text.ts";
 
-export const READERS: readonly Reader[] = [idx, cifar10, images, npz, csv, audio, glyphs];
+export const READERS: readonly Reader[] = [idx, cifar10, images, npz, csv, text, audio, glyphs];
