@@ -1,3 +1,4 @@
-/** The types of results.json, under the name that readers of reports look for; they are declared where they are measured. */
+/** The types of results.json and its reader and writer, under the name that readers of reports look for. */
 export type * from "../search/results.ts";
 export { RESULTS_VERSION } from "../search/results.ts";
+export { parseResults, resultsJson } from "../search/results-json.ts";

@@ -32,7 +32,7 @@ export function dominates(a: readonly number[], b: readonly number[], objectives
  */
 export function paretoFront(points: readonly Point[], objectives: readonly Objective[]): ParetoResult {
   const rejected: { index: number; why: string }[] = [];
-  const ranks = new Array<number>(points.length).fill(-1);
+  const ranks = points.map(() => -1);
   const alive: number[] = [];
   for (const [index, point] of points.entries()) {
     const bad = objectives.findIndex((_, i) => point[i] === undefined || Number.isNaN(point[i]));
@@ -74,7 +74,7 @@ export function paretoFront(points: readonly Point[], objectives: readonly Objec
  * (Deb et al. 2002). Large means lonely: worth keeping. An objective in which all points are equal adds nothing.
  */
 export function crowdingDistances(points: readonly (readonly number[])[]): number[] {
-  const distance = new Array<number>(points.length).fill(0);
+  const distance = points.map(() => 0);
   const dimensions = points[0]?.length ?? 0;
   for (let m = 0; m < dimensions; m++) {
     const value = (index: number): number => points[index]?.[m] ?? 0;
@@ -87,7 +87,8 @@ export function crowdingDistances(points: readonly (readonly number[])[]): numbe
     distance[last] = Number.POSITIVE_INFINITY;
     for (let i = 1; i + 1 < order.length; i++) {
       const index = order[i] as number;
-      distance[index] = (distance[index] ?? 0) + (value(order[i + 1] as number) - value(order[i - 1] as number)) / range;
+      distance[index] =
+        (distance[index] ?? 0) + (value(order[i + 1] as number) - value(order[i - 1] as number)) / range;
     }
   }
   return distance;

@@ -16,7 +16,8 @@ export interface Quantity {
   of(entry: Entry): { readonly value: number; readonly low?: number; readonly high?: number } | undefined;
 }
 
-const point = (value: number | undefined): { value: number } | undefined => (value === undefined ? undefined : { value });
+const point = (value: number | undefined): { value: number } | undefined =>
+  value === undefined ? undefined : { value };
 
 type Row = readonly [
   name: string,
