@@ -1,4 +1,7 @@
 /** SIMD kernels, compiled by AssemblyScript. Every export has a plain TypeScript reference in ../reference. */
-export function version(): i32 {
-  return 1;
-}
+export { dequantizeBlocks, quantizeBlocks, quantizeBytes } from "./blocks";
+export { addRefit, mergeRange, replaceNotFinite, searchErrors } from "./scale";
+export { fromBfloat16, fromFloat16, toBfloat16, toFloat16 } from "./convert";
+export { compare, countNonZero, histogram, summarize, summarizeChannels } from "./reduce";
+export { applyMask, countMagnitudes, groupMask, magnitudeMask } from "./prune";
+export { transposeBytes, transposeFloats } from "./transpose";

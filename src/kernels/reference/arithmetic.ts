@@ -1,19 +1,5 @@
 /** Single-precision arithmetic exactly as the SIMD kernels do it: four lanes, round to nearest even. */
-import { float16ToFloat32, float32ToFloat16 } from "../../base/half.ts";
-
-const MAGIC = 2 ** 52 + 2 ** 51; // adding and subtracting it rounds |x| < 2^51 to an integer, half to even
-
-/** Nearest integer to x clamped to [low, high], half to even. */
-export function roundClamped(x: number, low: number, high: number): number {
-  const clamped = x < low ? low : x > high ? high : x;
-  return clamped + MAGIC - MAGIC;
-}
-
-/** A scale as it will be stored: through half precision (saturating) if asked; one that is 0 becomes 1 (its codes are all zero). */
-export function storedScale(s: number, half: boolean): number {
-  const stored = half ? (float16ToFloat32(float32ToFloat16(Float32Array.of(s), true))[0] as number) : Math.fround(s);
-  return stored === 0 ? 1 : stored;
-}
+import { roundClamped } from "../scalar.ts";
 
 /** Finite extremes, widened to hold 0. */
 export interface Range {
@@ -40,13 +26,6 @@ export function replaceNotFinite(values: Float32Array, range: Range): void {
     else if (x === Infinity) values[i] = range.high;
     else if (x === -Infinity) values[i] = range.low;
   }
-}
-
-/** (high − low)/levels; divides first where the difference would overflow. */
-export function rangeScale(low: number, high: number, levels: number): number {
-  const range = Math.fround(high - low);
-  if (range !== Infinity) return Math.fround(range / levels);
-  return Math.fround(Math.fround(high / levels) - Math.fround(low / levels));
 }
 
 /** Elements summed in single precision before the sum goes into a double: keeps long sums exact enough to rank scales. */

@@ -2,15 +2,8 @@
 import { packBits, unpackUnsigned } from "../../base/packed.ts";
 import { REFITS, blockRatios } from "../search-grid.ts";
 import type { BlockQuantized, BlockSpec } from "../types.ts";
-import {
-  finiteRange,
-  rangeScale,
-  refitSums,
-  replaceNotFinite,
-  roundClamped,
-  searchError,
-  storedScale,
-} from "./arithmetic.ts";
+import { rangeScale, roundClamped, storedScale } from "../scalar.ts";
+import { finiteRange, refitSums, replaceNotFinite, searchError } from "./arithmetic.ts";
 
 /** Quantizes a (rows, cols) matrix along cols. */
 export function quantizeBlocks(w: Float32Array, rows: number, cols: number, spec: BlockSpec): BlockQuantized {

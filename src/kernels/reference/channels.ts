@@ -1,7 +1,8 @@
 /** Per-channel quantization to bytes in plain TypeScript: the oracle of the SIMD kernel. */
 import { channelCodes } from "../channel-grid.ts";
 import type { AxisLayout, ChannelQuantized, ChannelSpec, ChannelSummary } from "../types.ts";
-import { finiteRange, rangeScale, replaceNotFinite, roundClamped, storedScale } from "./arithmetic.ts";
+import { rangeScale, roundClamped, storedScale } from "../scalar.ts";
+import { finiteRange, replaceNotFinite } from "./arithmetic.ts";
 import { bestScale } from "./blocks.ts";
 
 export function quantizeChannels(w: Float32Array, layout: AxisLayout, spec: ChannelSpec = {}): ChannelQuantized {

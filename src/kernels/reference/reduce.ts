@@ -1,4 +1,5 @@
 /** Reductions over tensors in plain TypeScript: the oracles of the SIMD kernels. */
+import { binsPerUnit } from "../scalar.ts";
 import type { Comparison, HistogramRest, Summary } from "../types.ts";
 
 /** Minimum, maximum, moments and counts of the finite elements. */
@@ -49,7 +50,7 @@ function count(
 ): HistogramRest {
   const { fround } = Math;
   const [from, to, bins] = [fround(low), fround(high), counts.length];
-  const perUnit = fround(bins / fround(to - from));
+  const perUnit = binsPerUnit(from, to, bins);
   const rest = { below: 0, above: 0, notFinite: 0 };
   for (const element of x) {
     const value = map(element);
