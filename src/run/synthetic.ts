@@ -18,8 +18,9 @@ export interface SyntheticOptions {
   readonly ranges?: Readonly<Record<string, number>> | undefined;
 }
 
-/** Size of a symbolic axis that is not named: pictures (rank 4) need room for strides, sequences do not. */
+/** Size of a symbolic axis that is not named: pictures (rank 4) need room for strides, waveforms for windows, tokens little. */
 const PICTURE_SIDE = 64;
+const WAVEFORM_LENGTH = 1024;
 const SEQUENCE_LENGTH = 16;
 
 /** Arrays for every input: floats from N(0, 1), integers below their range, masks 1, positions counted up, flags random. */
@@ -46,16 +47,17 @@ function sizeOf(dim: Dim, axis: number, port: Port, sizes: Map<string, number>, 
         0,
       );
   }
-  const size =
-    axis === 0
-      ? batch
-      : /^past|past_/.test(dim ?? "")
-        ? 0
-        : port.shape.length === 4 && axis >= 2 && !port.name.startsWith("past")
-          ? PICTURE_SIDE
-          : SEQUENCE_LENGTH;
+  // The batch axis is the first, or of recurrent state and the like the first one that is open.
+  const isBatch = axis === port.shape.findIndex((other) => typeof other !== "number") && (axis === 0 || dim === null);
+  const size = isBatch || /batch/i.test(dim ?? "") ? batch : defaultSize(dim, axis, port);
   if (dim !== null) sizes.set(dim, size);
   return size;
+}
+
+function defaultSize(dim: Dim, axis: number, port: Port): number {
+  if (String(dim).startsWith("past") || port.name.startsWith("past")) return 0;
+  if (port.shape.length === 4 && axis >= 2) return PICTURE_SIDE;
+  return port.shape.length === 2 && isFloat(port.dtype) ? WAVEFORM_LENGTH : SEQUENCE_LENGTH;
 }
 
 function synthetic(port: Port, shape: readonly number[], rng: Rng, range: number): NdArray {

@@ -1,0 +1,142 @@
+/** How faithful one model is to another, without labels: SQNR, cosine, agreement, divergence, largest error. */
+import { PareError, throwIfAborted } from "../base/error.ts";
+import { isFloat } from "../base/dtype.ts";
+import { formatShape } from "../base/shape.ts";
+import { type Interval, StreamingMoments, intervalOfMoments, wilsonInterval } from "../base/statistics.ts";
+import { asFloat32 } from "../run/arrays.ts";
+import { type FeedChunk, dropPadding } from "../run/feeds.ts";
+import type { NdArray, Session } from "../run/session.ts";
+import { ErrorSums } from "./compare.ts";
+import { areProbabilities, argmax, divergence } from "./rows.ts";
+
+/** One output of both models. */
+export interface OutputFidelity {
+  readonly name: string;
+  /** 10·log10(Σy² / Σ(ŷ−y)²); Infinity when equal. */
+  readonly sqnrDb: number;
+  readonly cosine: number;
+  readonly maxAbsError: number;
+  /** Share of rows along the last axis with the same highest score; undefined unless it is a float output with such rows. */
+  readonly agreement?: Interval | undefined;
+  /** Mean Kullback-Leibler divergence of the rows' distributions in nats; undefined as above. */
+  readonly klNats?: Interval | undefined;
+}
+
+export interface Fidelity {
+  readonly samples: number;
+  readonly inputs: "data" | "synthetic";
+  /** Worst over the outputs. */
+  readonly sqnrDb: number;
+  readonly cosine: number;
+  readonly maxAbsError: number;
+  /** Of the first output that has it. */
+  readonly agreement?: Interval | undefined;
+  readonly klNats?: Interval | undefined;
+  readonly outputs: readonly OutputFidelity[];
+}
+
+/** Runs both sessions on the same feeds. The candidate's inputs and outputs must carry the reference's names. */
+export async function fidelityOf(
+  reference: Session,
+  candidate: Session,
+  chunks: AsyncIterable<FeedChunk> | Iterable<FeedChunk>,
+  options: { readonly inputs: "data" | "synthetic"; readonly signal?: AbortSignal | undefined },
+): Promise<Fidelity> {
+  const names = reference.outputs.filter((port) => port.dtype !== "undefined").map((port) => port.name);
+  for (const name of names)
+    if (!candidate.outputs.some((port) => port.name === name))
+      throw new PareError("verification", `The models differ in their outputs: '${name}' is missing`);
+  const outputs = new Map(names.map((name) => [name, new OutputSums(name)]));
+  let samples = 0;
+  for await (const chunk of chunks) {
+    throwIfAborted(options.signal);
+    const expected = await reference.run(chunk.feeds, names);
+    const actual = await candidate.run(chunk.feeds, names);
+    for (const [name, sums] of outputs) {
+      const [a, b] = [expected[name], actual[name]];
+      if (a && b) sums.add(dropPadding(a, chunk), dropPadding(b, chunk));
+    }
+    samples += chunk.size;
+  }
+  if (samples === 0) throw new PareError("bad-data", "There is not one sample to compare on");
+  const results = [...outputs.values()].map((sums) => sums.result());
+  const classified = results.find((result) => result.agreement !== undefined);
+  return {
+    samples,
+    inputs: options.inputs,
+    sqnrDb: Math.min(...results.map((result) => result.sqnrDb)),
+    cosine: Math.min(...results.map((result) => result.cosine)),
+    maxAbsError: Math.max(...results.map((result) => result.maxAbsError)),
+    agreement: classified?.agreement,
+    klNats: classified?.klNats,
+    outputs: results,
+  };
+}
+
+class OutputSums {
+  readonly #name: string;
+  readonly #sums = new ErrorSums();
+  readonly #divergences = new StreamingMoments();
+  #rows = 0;
+  #agreeing = 0;
+  #probabilities: boolean | undefined;
+
+  constructor(name: string) {
+    this.#name = name;
+  }
+
+  add(expected: NdArray, actual: NdArray): void {
+    if (formatShape(expected.shape) !== formatShape(actual.shape))
+      throw new PareError("verification", `Output '${this.#name}' has another shape`, {
+        found: formatShape(actual.shape),
+        expected: formatShape(expected.shape),
+      });
+    if (expected.dtype === "string") {
+      this.#addStrings(expected.data as readonly string[], actual.data as readonly string[]);
+      return;
+    }
+    const a = asFloat32(expected);
+    const b = asFloat32(actual);
+    this.#sums.add(a, b);
+    const width = lastAxis(expected);
+    if (isFloat(expected.dtype) && width > 1) this.#addRows(a, b, width);
+  }
+
+  #addStrings(a: readonly string[], b: readonly string[]): void {
+    const ones = new Float32Array(a.length).fill(1);
+    this.#sums.add(
+      ones,
+      Float32Array.from(a, (text, i) => (text === b[i] ? 1 : 0)),
+    );
+  }
+
+  #addRows(a: Float32Array, b: Float32Array, width: number): void {
+    this.#probabilities ??= areProbabilities(a, width);
+    for (let offset = 0; offset + width <= a.length; offset += width) {
+      this.#rows++;
+      const highest = argmax(a, offset, width);
+      if (highest >= 0 && highest === argmax(b, offset, width)) this.#agreeing++;
+      const kl = divergence(a, b, offset, width, this.#probabilities);
+      this.#divergences.add(Number.isNaN(kl) ? Number.POSITIVE_INFINITY : kl);
+    }
+  }
+
+  result(): OutputFidelity {
+    const { sqnrDb, cosine, maxAbsError } = this.#sums.result;
+    const rows = this.#rows > 0;
+    return {
+      name: this.#name,
+      sqnrDb,
+      cosine,
+      maxAbsError,
+      agreement: rows ? wilsonInterval(this.#agreeing, this.#rows) : undefined,
+      klNats: rows ? intervalOfMoments(this.#divergences) : undefined,
+    };
+  }
+}
+
+/** Size of the last axis that is not 1: (n, classes, 1, 1) is as good as (n, classes). */
+function lastAxis(array: NdArray): number {
+  for (let axis = array.shape.length - 1; axis > 0; axis--) if (array.shape[axis] !== 1) return array.shape[axis] ?? 1;
+  return 1;
+}
