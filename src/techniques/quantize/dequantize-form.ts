@@ -1,0 +1,75 @@
+/** Weights as DequantizeLinear of packed integers: the standard form, which the engine unpacks at every run. */
+import { type DType, bytesOf } from "../../base/dtype.ts";
+import { packBits } from "../../base/packed.ts";
+import { toFloat32 } from "../../base/to-float32.ts";
+import { Builder } from "../../ir/builder.ts";
+import type { Model } from "../../ir/model.ts";
+import type { Kernels } from "../../kernels/types.ts";
+import { SharedParts } from "../../transform/shared-source.ts";
+import { irVersionFor } from "../../transform/unpack-weights.ts";
+import type { WeightSite } from "../../transform/weight-sites.ts";
+import { type Codes, type CodesOptions, relativeError, scaleBytes } from "./weight-codes.ts";
+
+/** Puts `DequantizeLinear` behind the weight for every use. Symmetric codes are signed, others unsigned with a zero point. */
+export function applyDequantize(
+  model: Model,
+  kernels: Kernels,
+  site: WeightSite,
+  plan: { readonly transpose: boolean; readonly group: number },
+  options: CodesOptions,
+): Codes {
+  const { tensor, graph, value } = site;
+  const { bits, symmetric } = options;
+  const shape = tensor.shape;
+  const [first = 1, last = 1] = shape;
+  const channels = plan.transpose ? last : first;
+  const groups = tensor.elements / channels / plan.group;
+  const scalesShape = groups === 1 ? [channels] : plan.transpose ? [groups, channels] : [channels, groups];
+  const type = `${symmetric ? "int" : "uint"}${bits}` as DType;
+  const error: { value: number | undefined } = { value: undefined };
+  const parts = new SharedParts(
+    [
+      { dtype: type, shape },
+      { dtype: options.scaleType, shape: scalesShape },
+      ...(symmetric ? [] : [{ dtype: type, shape: scalesShape }]),
+    ],
+    async () => {
+      const stored = toFloat32(tensor.dtype, await tensor.bytes());
+      const weights = plan.transpose ? kernels.transpose(stored, first, last) : stored;
+      const result = kernels.quantizeChannels(
+        weights,
+        { outer: 1, channels: channels * groups, inner: plan.group },
+        { low: 0, high: 2 ** bits - 1, symmetric, scale: options.scale, scaleType: options.scaleType },
+      );
+      error.value = relativeError(result);
+      // Flipping the top bit of an unsigned code subtracts the middle code: two's complement.
+      const flip = symmetric ? 2 ** (bits - 1) : 0;
+      const codes = Uint8Array.from(bytesOf(result.codes), (code) => code ^ flip);
+      const inOrder = plan.transpose ? transposed(codes, channels, first) : codes;
+      const scales = plan.transpose ? Float32Array.from(transposed(result.scales, channels, groups)) : result.scales;
+      const zeros = Uint8Array.from(plan.transpose ? transposed(result.zeroPoints, channels, groups) : result.zeroPoints);
+      const pack = (list: Uint8Array): Uint8Array => (bits === 8 ? list : packBits(list, bits));
+      return [pack(inOrder), scaleBytes(kernels, scales, options.scaleType), ...(symmetric ? [] : [pack(zeros)])];
+    },
+  );
+  const [codes, scales, zeroPoints] = parts.tensors as [Codes["codes"], Codes["scales"], Codes["zeroPoints"]];
+  const b = new Builder(graph, { prefix: `${value.name}.`, before: graph.nodes[0] });
+  const inputs = [b.constant("codes", codes), b.constant("scales", scales), zeroPoints && b.constant("zero", zeroPoints)];
+  const axis = groups === 1 ? (plan.transpose ? 1 : 0) : plan.transpose ? 0 : 1;
+  const dense = b.op("DequantizeLinear", inputs, {
+    attributes: { axis, block_size: groups === 1 ? undefined : plan.group },
+    name: "dense",
+  });
+  dense.dtype = tensor.dtype;
+  dense.shape = shape;
+  value.replaceUses(dense);
+  model.irVersion = Math.max(model.irVersion, irVersionFor(bits));
+  return { codes, scales, zeroPoints, error, keep: () => parts.keep() };
+}
+
+/** (rows, cols) to (cols, rows). */
+function transposed<T extends Uint8Array | Float32Array | Int32Array>(data: T, rows: number, cols: number): T {
+  const result = data.slice() as T;
+  for (let i = 0; i < rows; i++) for (let j = 0; j < cols; j++) result[j * rows + i] = data[i * cols + j] as number;
+  return result;
+}

@@ -1,0 +1,148 @@
+/**
+ * Stores weights in 8, 4 or 2 bits; activations stay in floating point.
+ *
+ * Helps: file size, by 4, 8 or 16 for the weights; memory traffic of matrix products (language models at batch 1 run
+ * several times faster); needs no data.
+ * Hurts: accuracy at 4 and much more at 2 bits; convolutions gain size only, not speed.
+ * Needs: nothing. `bits: 4` and `2` are best followed by a look at `compare`.
+ * Cost: one pass over the weights, tensor by tensor, in constant memory; a file of any size.
+ * Maths: ŵ = (q − z)·s per block, q ∈ [0, 2^b). Round to nearest, range scales: s = (max − min)/(2^b − 1), or symmetric
+ * s = peak/−2^(b−1), z = 2^(b−1). `mse` searches the clipping ratio that minimizes ‖ŵ − w‖² and refits s to the codes.
+ * Paper: Dettmers and Zettlemoyer 2023, "The case for 4-bit precision" (arXiv 2212.09720); Frantar et al. 2023, GPTQ
+ * (arXiv 2210.17323), section on round to nearest.
+ */
+import { z } from "zod";
+import { throwIfAborted } from "../../base/error.ts";
+import { formatShape } from "../../base/shape.ts";
+import { inferShapes } from "../../analyse/shapes.ts";
+import { loadKernels } from "../../kernels/kernels.ts";
+import { liftConstants } from "../../transform/constants.ts";
+import { removeDead } from "../../transform/remove-dead.ts";
+import { overridableWeights, weightSites } from "../../transform/weight-sites.ts";
+import { EagerBudget } from "../eager.ts";
+import { keepOf, keepOption } from "../keep-option.ts";
+import { choices } from "../search-range.ts";
+import { type TechniqueFunction, defineTechnique } from "../technique.ts";
+import { type Plan, type PlanOptions, applyPlan, bytesOfPlan, planOf } from "./weight-forms.ts";
+
+/** Bytes that the extra nodes and names of one weight take in the file: below this, nothing is won. */
+const NODE_BYTES = 256;
+
+export const quantizeWeights: TechniqueFunction = defineTechnique({
+  name: "quantize-weights",
+  family: "quantize",
+  summary: "Store weights in 8, 4 or 2 bits, block by block.",
+  needs: [],
+  options: z.object({
+    bits: z
+      .union([z.literal(8), z.literal(4), z.literal(2)])
+      .default(4)
+      .describe("bits per weight")
+      .meta({ search: choices(8, 4, 2) }),
+    block: z
+      .union([z.literal(16), z.literal(32), z.literal(64), z.literal(128), z.literal(256)])
+      .default(32)
+      .describe("weights that share a scale, along the summed axis (8-bit convolutions: per output channel)")
+      .meta({ search: choices(16, 32, 64, 128) }),
+    symmetric: z
+      .boolean()
+      .default(false)
+      .describe("one scale and no zero point per block")
+      .meta({ search: choices(true, false) }),
+    method: z
+      .enum(["rtn", "mse"])
+      .default("mse")
+      .describe("scales: rtn covers the range, mse clips it for the least squared error")
+      .meta({ search: choices("rtn", "mse") }),
+    form: z
+      .enum(["auto", "folded", "dequantize"])
+      .default("auto")
+      .describe("auto: packed kernels for matrix products and tables, the rest unpacked at load; folded: all unpacked at load; dequantize: DequantizeLinear, slow at run time"),
+    compute: z
+      .enum(["int8", "fp32"])
+      .default("int8")
+      .describe("arithmetic of packed matrix products: int8 rounds activations block by block and is fast; fp32 does not round")
+      .meta({ search: choices("int8", "fp32") }),
+    scales: z.enum(["float32", "float16"]).default("float32").describe("how scales are stored"),
+    minElements: z.number().int().min(1).default(256).describe("smaller weights are left alone"),
+    keep: keepOption,
+  }),
+  async run(model, options, context) {
+    const { journal } = context;
+    liftConstants(model);
+    inferShapes(model);
+    const kernels = await loadKernels();
+    const keep = keepOf(options.keep, model, journal);
+    for (const name of overridableWeights(model))
+      journal.skip(name, "the caller may feed it: it is an input with a default (simplify with freeze-inputs makes it a constant)");
+    const plan: PlanOptions = {
+      bits: options.bits,
+      block: options.block,
+      symmetric: options.symmetric,
+      scale: options.method === "mse" ? "mse" : "range",
+      scaleType: options.scales,
+      form: options.form,
+      compute: options.compute,
+    };
+    const eager = new EagerBudget();
+    const sites = weightSites(model);
+    for (const [index, site] of sites.entries()) {
+      throwIfAborted(context.signal);
+      const { value, tensor, uses } = site;
+      const label = value.name;
+      const layers = uses.map((use) => use.node.name || use.node.opType).join(", ");
+      context.onProgress({ stage: "quantize-weights", done: index, total: sites.length });
+      if (keep.value(value) || uses.some((use) => keep.node(use.node))) {
+        journal.skip(label, "kept");
+        continue;
+      }
+      if (!["float32", "float16", "bfloat16"].includes(tensor.dtype)) {
+        journal.skip(label, `its elements are ${tensor.dtype}`);
+        continue;
+      }
+      if (tensor.elements < options.minElements) {
+        journal.skip(label, `${tensor.elements} elements are too few (min-elements ${options.minElements})`);
+        continue;
+      }
+      const chosen = planOf(model, site, plan);
+      if (typeof chosen === "string") {
+        journal.skip(label, chosen);
+        continue;
+      }
+      const bytesAfter = bytesOfPlan(chosen, tensor, plan);
+      if (bytesAfter + NODE_BYTES >= tensor.byteLength) {
+        journal.skip(label, `would not shrink: ${tensor.byteLength} bytes would become ${bytesAfter} and the nodes that unpack them`);
+        continue;
+      }
+      const { dtype, shape, byteLength } = tensor;
+      const codes = applyPlan(model, kernels, site, chosen, plan);
+      await eager.keep(codes, byteLength);
+      const how = `${dtype} ${formatShape(shape)} of ${layers} -> ${describe(chosen, plan)}`;
+      journal.change({
+        what: label,
+        how,
+        bytesBefore: byteLength,
+        bytesAfter,
+        // Known as soon as the weight has been computed: for large ones, when the model is saved.
+        get error() {
+          return codes.error.value as number;
+        },
+      });
+      if (uses.length > 1) journal.note(`${label} is shared by ${layers}: one quantized copy serves all.`);
+    }
+    removeDead(model);
+    return model;
+  },
+});
+
+function describe(plan: Plan, options: PlanOptions): string {
+  const kind = options.symmetric ? "symmetric" : "asymmetric";
+  switch (plan.kind) {
+    case "packed":
+      return `${options.bits} bits, block ${plan.block}, ${kind}, packed`;
+    case "folded":
+      return `${options.bits} bits, ${plan.rows} scales, ${kind}, unpacked at load`;
+    default:
+      return `${options.bits} bits, ${kind}, DequantizeLinear${plan.group === options.block ? ` block ${plan.group}` : " per channel"}`;
+  }
+}

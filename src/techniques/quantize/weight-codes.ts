@@ -1,0 +1,141 @@
+/** Quantizes one stored weight into codes, scales and zero points as lazy tensors, streaming through the kernels. */
+import { type DType, bytesOf } from "../../base/dtype.ts";
+import { packBits } from "../../base/packed.ts";
+import { toFloat32 } from "../../base/to-float32.ts";
+import { Tensor } from "../../ir/tensor.ts";
+import type { BlockQuantized, BlockSpec, ChannelSpec, ErrorSums, Kernels } from "../../kernels/types.ts";
+import { SharedParts } from "../../transform/shared-source.ts";
+
+export type Bits = 2 | 4 | 8;
+
+export interface CodesOptions {
+  readonly bits: Bits;
+  readonly symmetric: boolean;
+  readonly scale: "range" | "mse";
+  /** Dtype of the stored scales. */
+  readonly scaleType: "float32" | "float16";
+}
+
+/** A weight in low precision: ŵ = (code − z)·s. */
+export interface Codes {
+  readonly codes: Tensor;
+  readonly scales: Tensor;
+  /** Undefined when every zero point is 2^(bits−1). */
+  readonly zeroPoints: Tensor | undefined;
+  /** Error of the weight, filled in once it has been computed. */
+  readonly error: { value: number | undefined };
+  /** Computes now and keeps the result in memory. */
+  keep(): Promise<void>;
+}
+
+/** Bytes of float32 read and quantized at a time. */
+const TILE_BYTES = 16 << 20;
+
+/**
+ * Block-wise along the reduction axis of a matrix: of each row when `transpose` is false, of each column when it is true
+ * (a stored (k, n) matrix becomes n rows of k). `trim` drops the padding behind the last block of each row.
+ */
+export function blockCodes(
+  kernels: Kernels,
+  tensor: Tensor,
+  stored: { readonly rows: number; readonly cols: number; readonly transpose: boolean },
+  block: number,
+  options: CodesOptions,
+  layout: { readonly codesShape: readonly number[]; readonly codesType: DType; readonly trim: boolean },
+): Codes {
+  const rows = stored.transpose ? stored.cols : stored.rows;
+  const cols = stored.transpose ? stored.rows : stored.cols;
+  const blocks = Math.ceil(cols / block);
+  const { bits, symmetric } = options;
+  const spec: BlockSpec = { bits, block, symmetric, scale: options.scale, scaleType: options.scaleType };
+  const error: { value: number | undefined } = { value: undefined };
+  const parts = new SharedParts(
+    [
+      { dtype: layout.codesType, shape: layout.codesShape },
+      { dtype: options.scaleType, shape: [rows, blocks] },
+      ...(symmetric ? [] : [{ dtype: "uint8", shape: [rows, Math.ceil((blocks * bits) / 8)] } as const]),
+    ],
+    async () => {
+      const quantizer = kernels.blockQuantizer(stored, spec);
+      // A transposed matrix arrives in whole blocks of rows.
+      const step = stored.transpose ? block : 1;
+      const rowBytes = stored.cols * bytesPerElement(tensor.dtype);
+      const tileRows = Math.max(step, Math.floor(TILE_BYTES / rowBytes / step) * step);
+      for (let row = 0; row < stored.rows; row += tileRows) {
+        const count = Math.min(tileRows, stored.rows - row);
+        const bytes = await tensor.source.read(row * rowBytes, count * rowBytes);
+        quantizer.push(toFloat32(tensor.dtype, bytes));
+      }
+      const result = quantizer.finish();
+      error.value = relativeError(result);
+      const codes = layout.trim ? trimmed(result, cols) : result.codes;
+      return [codes, scaleBytes(kernels, result.scales, options.scaleType), ...(result.zeroPoints ? [result.zeroPoints] : [])];
+    },
+  );
+  return { ...named(parts), error, keep: () => parts.keep() };
+}
+
+/** One scale per row of a (rows, cols) matrix, any number of columns; codes are packed without padding. */
+export function rowCodes(
+  kernels: Kernels,
+  tensor: Tensor,
+  rows: number,
+  options: CodesOptions,
+  layout: {
+    readonly codesShape: readonly number[];
+    readonly codesType: DType;
+    readonly scalesShape: readonly number[];
+    /** Stored (rows, cols) of a matrix that is transposed first. */
+    readonly transpose: readonly [number, number] | undefined;
+  },
+): Codes {
+  const { bits, symmetric } = options;
+  const spec: ChannelSpec = { low: 0, high: 2 ** bits - 1, symmetric, scale: options.scale, scaleType: options.scaleType };
+  const error: { value: number | undefined } = { value: undefined };
+  const parts = new SharedParts(
+    [
+      { dtype: layout.codesType, shape: layout.codesShape },
+      { dtype: options.scaleType, shape: layout.scalesShape },
+      ...(symmetric ? [] : [{ dtype: "uint8", shape: layout.scalesShape } as const]),
+    ],
+    async () => {
+      const stored = toFloat32(tensor.dtype, await tensor.bytes());
+      const weights = layout.transpose ? kernels.transpose(stored, ...layout.transpose) : stored;
+      const result = kernels.quantizeChannels(weights, { outer: 1, channels: rows, inner: weights.length / rows }, spec);
+      error.value = relativeError(result);
+      const codes = bits === 8 ? bytesOf(result.codes) : packBits(result.codes, bits);
+      const zeroPoints = symmetric ? [] : [Uint8Array.from(result.zeroPoints)];
+      return [codes, scaleBytes(kernels, result.scales, options.scaleType), ...zeroPoints];
+    },
+  );
+  return { ...named(parts), error, keep: () => parts.keep() };
+}
+
+function named(parts: SharedParts): Pick<Codes, "codes" | "scales" | "zeroPoints"> {
+  const [codes, scales, zeroPoints] = parts.tensors as [Tensor, Tensor, Tensor | undefined];
+  return { codes, scales, zeroPoints };
+}
+
+function bytesPerElement(dtype: DType): number {
+  return dtype === "float32" ? 4 : dtype === "float64" ? 8 : 2;
+}
+
+/** ‖ŵ − w‖ / ‖w‖. */
+export function relativeError(sums: ErrorSums): number {
+  return sums.squaredNorm > 0 ? Math.sqrt(sums.squaredError / sums.squaredNorm) : 0;
+}
+
+export function scaleBytes(kernels: Kernels, scales: Float32Array, type: "float32" | "float16"): Uint8Array {
+  return bytesOf(type === "float16" ? kernels.toFloat16(scales, true).bits : scales);
+}
+
+/** Codes without the padding behind each row: (rows, cols·bits/8). */
+function trimmed(result: BlockQuantized, cols: number): Uint8Array {
+  const rowBytes = result.codes.length / result.rows;
+  const keptBytes = (cols * result.bits) / 8;
+  if (rowBytes === keptBytes) return result.codes;
+  const codes = new Uint8Array(result.rows * keptBytes);
+  for (let row = 0; row < result.rows; row++)
+    codes.set(result.codes.subarray(row * rowBytes, row * rowBytes + keptBytes), row * keptBytes);
+  return codes;
+}
