@@ -206,8 +206,8 @@ function standardize(features: Features, options: NameOptions): void {
       options.fail(option, `${list.length} numbers`, `one, or ${width}: ${features.names.join(", ")}`);
     return Array.from({ length: width }, (_, j) => list[list.length === 1 ? 0 : j] ?? fallback);
   };
-  const mean = fit ? new Array<number>(width).fill(0) : given("mean", 0);
-  const std = fit ? new Array<number>(width).fill(1) : given("std", 1);
+  const mean = fit ? Array.from({ length: width }, () => 0) : given("mean", 0);
+  const std = fit ? Array.from({ length: width }, () => 1) : given("std", 1);
   if (std.includes(0)) options.fail("std", "0", "numbers other than 0");
   if (fit) {
     const first = Math.round(from * rows);

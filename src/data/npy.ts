@@ -81,7 +81,7 @@ function swapBytes(bytes: Uint8Array, width: number): void {
 function fromFortran(data: TypedData, shape: readonly number[]): TypedData {
   const out = data.slice();
   const rowMajor = stridesOf(shape);
-  const index = new Array<number>(shape.length).fill(0);
+  const index = Array.from({ length: shape.length }, () => 0);
   let target = 0;
   for (let from = 0; from < data.length; from++) {
     out[target] = data[from] as never;

@@ -52,7 +52,7 @@ const VOCABULARIES = 'characters as {"a": 0, …} or ["a", …], or a tokenizer.
 function characters(map: ReadonlyMap<string, number>, where: string): Vocabulary {
   let size = 0;
   for (const number of map.values()) size = Math.max(size, number + 1);
-  const names = new Array<string>(size).fill("");
+  const names = Array.from({ length: size }, () => "");
   for (const [name, number] of map) names[number] = name;
   return {
     size,
