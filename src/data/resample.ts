@@ -21,6 +21,12 @@ export function placePixels(
   const { bytes, start, height, width, channels } = source;
   const [toHeight, toWidth] = size;
   if (pad > 0) out.fill(0, 0, outHeight * outWidth * channels);
+  if (toHeight === height && toWidth === width) {
+    const row = width * channels;
+    for (let y = 0; y < height; y++)
+      out.set(bytes.subarray(start + y * row, start + (y + 1) * row), ((y + pad) * outWidth + pad) * channels);
+    return;
+  }
   for (let y = 0; y < toHeight; y++) {
     // Pixel centres match: (y + 1/2) / toHeight = (sy + 1/2) / height.
     const sy = Math.min(height - 1, Math.max(0, ((y + 0.5) * height) / toHeight - 0.5));

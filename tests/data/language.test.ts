@@ -100,9 +100,9 @@ describe("tokenizers", () => {
       }
     };
     fc.assert(
-      fc.property(fc.stringMatching(/^[abc]{0,30}$/), (word) =>
-        expect(bytePairs([...word], ranks)).toEqual(plain(word)),
-      ),
+      fc.property(fc.stringMatching(/^[abc]{0,30}$/), (word) => {
+        expect(bytePairs([...word], ranks)).toEqual(plain(word));
+      }),
     );
   });
 
