@@ -153,7 +153,7 @@ function percent(share: number): string {
   if (share === 0) return "0";
   if (!Number.isFinite(share)) return "inf";
   const value = share * 100;
-  return `${value >= 10 ? value.toFixed(1) : value >= 0.01 ? value.toPrecision(2) : value.toExponential(1)} %`;
+  return `${value >= 9.95 ? value.toFixed(1) : value >= 0.01 ? value.toPrecision(2) : value.toExponential(1)} %`;
 }
 
 function decibels(value: number): string {
