@@ -45,6 +45,8 @@ export interface StepGraph {
   /** Name of the input that takes the targets. */
   readonly labels: string;
   readonly teacherLogits: string | undefined;
+  /** Number of scores per sample; undefined for other losses than cross-entropy or where it is not known. */
+  readonly classes: number | undefined;
   /** Names of the trained weights and of the running statistics: what training changes in the model. */
   readonly weights: readonly string[];
   /** First values of the state, by input name. */
@@ -91,6 +93,7 @@ export function buildStepGraph(model: Model, options: StepOptions): StepGraph {
   const b = new Builder(graph, { prefix: "train/" });
   const site: Site = { b, opset: step.opset };
   inferShapes(step);
+  const lastDim = prediction.shape?.at(-1);
   const labels = labelInput(b, prediction, batch, options.loss ?? "cross-entropy");
   let loss = lossOf(site, prediction, labels, options);
   let teacher: Value | undefined;
@@ -142,6 +145,7 @@ export function buildStepGraph(model: Model, options: StepOptions): StepGraph {
     loss: loss.name,
     labels: labels.name,
     teacherLogits: teacher?.name,
+    classes: options.loss === "mse" || typeof lastDim !== "number" ? undefined : lastDim,
     weights: [...trained, ...statistics.flatMap(({ running }) => running.map((value) => value.name))],
     links,
     async initialState() {
