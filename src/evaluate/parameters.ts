@@ -1,11 +1,11 @@
 /** Parameters of a model and how many of them are not zero, in whatever form they are stored. */
 import { type DType, isFloat } from "../base/dtype.ts";
+import { layerWeights, opsetOf, storedTensor } from "../analyse/layer-weights.ts";
 import { unpackUnsigned } from "../base/packed.ts";
 import { elementCount } from "../base/shape.ts";
 import type { Node, Value } from "../ir/graph.ts";
 import type { Model } from "../ir/model.ts";
 import type { Tensor } from "../ir/tensor.ts";
-import { specOf } from "../ops/registry.ts";
 import { storedCodes, storedZeros } from "./zeros.ts";
 
 /** How one stored tensor counts. */
@@ -17,29 +17,6 @@ export interface ParameterTensor {
   /** Counts its zeros: elements equal to the zero point where it is quantized. Reads the tensor. */
   zeros(): Promise<number>;
 }
-
-/** Inputs that carry scales, zero points and other bookkeeping of quantization, by operator. */
-const SCALE_INPUTS: Readonly<Record<string, readonly number[]>> = {
-  QuantizeLinear: [1, 2],
-  DequantizeLinear: [1, 2],
-  QLinearConv: [1, 2, 4, 5, 6, 7],
-  QLinearMatMul: [1, 2, 4, 5, 6, 7],
-  QLinearAdd: [1, 2, 4, 5, 6, 7],
-  QLinearMul: [1, 2, 4, 5, 6, 7],
-  QLinearSigmoid: [1, 2, 3, 4],
-  QLinearLeakyRelu: [1, 2, 3, 4],
-  QLinearGlobalAveragePool: [1, 2, 3, 4],
-  QLinearAveragePool: [1, 2, 3, 4],
-  QLinearSoftmax: [1, 2, 3, 4],
-  QLinearConcat: [],
-  QGemm: [1, 2, 4, 5, 7, 8],
-  ConvInteger: [2, 3],
-  MatMulInteger: [2, 3],
-  MatMulIntegerToFloat: [2, 3, 4, 5],
-  DynamicQuantizeMatMul: [2, 3],
-  MatMulNBits: [2, 3, 4],
-  GatherBlockQuantized: [2, 3],
-};
 
 /** Where the zero point of a quantized input is found: input index of data to input index of its zero point. */
 const ZERO_POINTS: Readonly<Record<string, Readonly<Record<number, number>>>> = {
@@ -54,98 +31,61 @@ const ZERO_POINTS: Readonly<Record<string, Readonly<Record<number, number>>>> = 
 };
 
 /**
- * Every stored tensor that holds learned numbers. Not counted: scales and zero points, codebooks, running statistics of
- * normalization, shapes, axes and indices, and single numbers that no operator record calls learned. Shared tensors count once.
+ * The learned tensors of all layers: what the operators' records call weights, as they are stored. Not counted: scales, zero
+ * points and codebooks, running statistics of normalization, and constants that no record calls learned. Shared tensors count once.
  */
 export function parameterTensors(model: Model): ParameterTensor[] {
-  const found: ParameterTensor[] = [];
-  const seen = new Set<Tensor>();
-  for (const graph of model.graph.allGraphs()) {
-    const stored = [...graph.initializers.values()];
-    for (const node of graph.nodes) if (node.opType === "Constant" && node.outputs[0]) stored.push(node.outputs[0]);
-    for (const value of stored) {
-      const tensor = storedTensor(value);
-      if (!tensor || seen.has(tensor)) continue;
-      const counted = countedAs(value, tensor, model);
-      if (!counted) continue;
-      seen.add(tensor);
-      found.push(counted);
-    }
-  }
-  return found;
+  const found = new Map<Tensor, ParameterTensor>();
+  const graphs = [...model.graph.allGraphs(), ...model.functions.flatMap(({ body }) => [...body.allGraphs()])];
+  for (const graph of graphs)
+    for (const node of graph.nodes)
+      for (const { weight, stored, elements } of layerWeights(node, opsetOf(model, node))) {
+        const [codes] = stored;
+        if (!codes || weight.role === "statistic" || found.has(codes.tensor)) continue;
+        found.set(codes.tensor, {
+          name: codes.value?.name ?? node.name,
+          tensor: codes.tensor,
+          parameters: elements,
+          zeros: () => zerosOf(codes.value, codes.tensor),
+        });
+      }
+  return [...found.values()];
 }
 
-function storedTensor(value: Value): Tensor | undefined {
-  if (value.tensor) return value.tensor;
-  const attribute = value.producer?.opType === "Constant" ? value.producer.attributes.get("value") : undefined;
-  return attribute?.type === "tensor" ? attribute.value : undefined;
-}
-
-function countedAs(value: Value, tensor: Tensor, model: Model): ParameterTensor | undefined {
-  if (tensor.dtype === "string" || tensor.dtype.startsWith("complex") || value.uses.length === 0) return undefined;
-  const make = (parameters: number, zeros: () => Promise<number>): ParameterTensor => ({
-    name: value.name,
-    tensor,
-    parameters,
-    zeros,
-  });
-  for (const { node, index } of value.uses) {
-    if (SCALE_INPUTS[node.opType]?.includes(index)) continue;
-    const packed = packedWeight(node, index, tensor);
-    if (packed) return make(packed.parameters, packed.zeros);
+/** Zeros of a stored tensor in the sense of the operators that read it. */
+function zerosOf(value: Value | undefined, tensor: Tensor): Promise<number> {
+  for (const { node, index } of value?.uses ?? []) {
+    const packed = packedZerosOf(node, index, tensor);
+    if (packed) return packed;
     const zeroPoint = ZERO_POINTS[node.opType]?.[index];
-    if (zeroPoint !== undefined && tensor.dtype !== "float32")
-      return make(tensor.elements, () => zerosAt(tensor, node, node.inputs[zeroPoint]));
-    const codes = codebookOf(node, index, tensor);
-    if (codes) return make(tensor.elements, () => zerosThroughCodebook(tensor, codes));
-    if (node.opType === "QLinearConv" && index === 8) return make(tensor.elements, () => storedZeros(tensor));
-    if (!isFloat(tensor.dtype)) continue;
-    const role = roleOf(node, index, model);
-    if (role === "statistic") return undefined;
-    if (role !== undefined || tensor.elements > 1) return make(tensor.elements, () => storedZeros(tensor));
+    if (zeroPoint !== undefined && !isFloat(tensor.dtype)) return zerosAt(tensor, node, node.inputs[zeroPoint]);
+    const codebook = codebookOf(node, index, tensor);
+    if (codebook) return zerosThroughCodebook(tensor, codebook);
   }
-  return undefined;
+  return storedZeros(tensor);
 }
 
-function roleOf(node: Node, index: number, model: Model): string | undefined {
-  const spec = specOf(node, model.opsets.get(node.domain) ?? 1);
-  const weights = typeof spec?.weights === "function" ? spec.weights(node) : spec?.weights;
-  return weights?.find((weight) => weight.input === index)?.role;
-}
-
-/** Weights packed by blocks: their number is in the node's attributes or follows from the packing. */
-function packedWeight(
-  node: Node,
-  index: number,
-  tensor: Tensor,
-): { readonly parameters: number; zeros(): Promise<number> } | undefined {
+/** Zeros of weights packed by blocks; undefined if `node` does not read them so. */
+function packedZerosOf(node: Node, index: number, tensor: Tensor): Promise<number> | undefined {
   if (node.opType === "MatMulNBits" && index === 1) {
-    const k = node.int("K", 0);
-    const n = node.int("N", 0);
     const bits = node.int("bits", 4);
+    const [rows, cols] = [node.int("N", 0), node.int("K", 0)];
     const block = node.int("block_size", 32);
-    const layout: PackedLayout = { rows: n, cols: k, bits, block, fallback: 2 ** (bits - 1) };
-    return { parameters: k * n, zeros: () => packedZeros(tensor, node.inputs[3], layout) };
+    return packedZeros(tensor, node.inputs[3], { rows, cols, bits, block, fallback: 2 ** (bits - 1) });
   }
-  if (node.opType === "GatherBlockQuantized" && index === 0) {
-    const bits = node.int("bits", 4);
-    const perElement = tensor.dtype === "uint8" ? 8 / bits : 1;
-    const parameters = tensor.elements * perElement;
-    const cols = (tensor.shape.at(-1) ?? 1) * perElement;
-    const signed = tensor.dtype.startsWith("int");
-    const layout: PackedLayout = {
-      rows: parameters / cols,
-      cols,
-      bits,
-      block: node.int("block_size", 128),
-      fallback: tensor.dtype === "uint8" ? 2 ** (bits - 1) : 0,
-      continuous: true,
-    };
-    return signed
-      ? { parameters, zeros: () => zerosAt(tensor, node, node.inputs[3]) }
-      : { parameters, zeros: () => packedZeros(tensor, node.inputs[3], layout) };
-  }
-  return undefined;
+  if (node.opType !== "GatherBlockQuantized" || index !== 0) return undefined;
+  if (tensor.dtype.startsWith("int")) return zerosAt(tensor, node, node.inputs[3]);
+  const bits = tensor.dtype === "uint8" ? node.int("bits", 4) : 4;
+  const perElement = tensor.dtype === "uint8" ? 8 / bits : 1;
+  const cols = (tensor.shape.at(-1) ?? 1) * perElement;
+  return packedZeros(tensor, node.inputs[3], {
+    rows: (tensor.elements * perElement) / cols,
+    cols,
+    bits,
+    block: node.int("block_size", 128),
+    fallback: tensor.dtype === "uint8" ? 2 ** (bits - 1) : 0,
+    continuous: true,
+  });
 }
 
 interface PackedLayout {

@@ -1,8 +1,7 @@
 /** The size of a model: bytes on disk and as downloaded, parameters, non-zeros, multiply-accumulates and bit operations. */
 import { stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { PareError } from "../base/error.ts";
-import { type Cost, costOf } from "../analyse/cost.ts";
+import { costOf } from "../analyse/cost.ts";
 import { encodeModel } from "../ir/encode.ts";
 import { loadFile } from "../ir/load.node.ts";
 import type { Model } from "../ir/model.ts";
@@ -29,10 +28,10 @@ export interface SizeReport {
   readonly parameters: number;
   /** Parameters that are not zero; undefined for models whose weights are too large to be read for it. */
   readonly nonzero: number | undefined;
-  /** Multiply-accumulates for one sample; undefined when shapes are not known. */
-  readonly macs: number | undefined;
-  /** Σ macs · bits of weights · bits of activations; undefined when shapes are not known. */
-  readonly bops: number | undefined;
+  /** Multiply-accumulates of one run with symbolic dimensions taken as 1. */
+  readonly macs: number;
+  /** Σ macs · bits of weights · bits of activations. */
+  readonly bops: number;
 }
 
 export interface SizeOptions {
@@ -54,8 +53,8 @@ export async function sizeOf(subject: Model | string, options: SizeOptions = {})
   const bytes = ranges.reduce((sum, range) => sum + range.byteLength, 0);
   const download = await downloadSize(ranges, { quality: options.brotliQuality, signal: options.signal });
   const counts = await countParameters(model, options.countBytes ?? COUNT_BYTES);
-  const cost = costOrUndefined(model);
-  return { bytes, ...download, ...counts, macs: cost?.macs, bops: cost?.bops };
+  const { macs, bops } = costOf(model);
+  return { bytes, ...download, ...counts, macs, bops };
 }
 
 /** Bytes of a model file and of every external file that it names. */
@@ -114,14 +113,4 @@ async function rangesOfModel(model: Model): Promise<ByteRange[]> {
       return bytes;
     },
   }));
-}
-
-/** Cost of one sample; undefined where shapes stay open, which is no error here. */
-function costOrUndefined(model: Model): Cost | undefined {
-  try {
-    return costOf(model);
-  } catch (error) {
-    if (error instanceof PareError && error.code === "shape-mismatch") return undefined;
-    throw error;
-  }
 }
