@@ -46,17 +46,18 @@ export function checkModel(model: Model): Problem[] {
   if (model.graph.outputs.length === 0) report("error", "no-outputs", "model", "The graph has no outputs");
   new GraphCheck(model.graph, undefined, model.opsets, undefined, report).run();
   for (const body of model.functions)
-    new GraphCheck(body.body, undefined, body.opsets, new Set(declaredAttributes(body)), report).run();
+    new GraphCheck(
+      body.body,
+      undefined,
+      body.opsets,
+      new Set([...body.attributes, ...(body.defaults?.keys() ?? [])]),
+      report,
+    ).run();
   checkRecursion(model.functions, report);
   return problems;
 }
 
 type Report = (severity: Problem["severity"], code: ProblemCode, where: string, message: string) => void;
-
-function declaredAttributes(body: FunctionBody): string[] {
-  const defaults = (body.original as { attributeProto?: readonly { name: string }[] } | undefined)?.attributeProto;
-  return [...body.attributes, ...(defaults ?? []).map(({ name }) => name)];
-}
 
 class GraphCheck {
   readonly #graph: Graph;

@@ -1,4 +1,5 @@
 /** A model: a graph with its opset imports, local functions and metadata. */
+import type { Attribute } from "./attribute.ts";
 import { Graph } from "./graph.ts";
 
 /** A model-local function; its body's inputs and outputs are the formal parameters. */
@@ -7,7 +8,10 @@ export interface FunctionBody {
   readonly domain: string;
   readonly overload: string;
   readonly opsets: Map<string, number>;
+  /** Attributes that a call must give. */
   readonly attributes: readonly string[];
+  /** Attributes that a call may give, with their defaults. */
+  readonly defaults?: ReadonlyMap<string, Attribute>;
   readonly body: Graph;
   readonly original?: unknown;
 }

@@ -1,6 +1,7 @@
 /** Messages to the model in memory: names become values, captured names the very values of the outer graph. */
 import { PareError } from "../base/error.ts";
 import type {
+  AttributeProto,
   FunctionProto,
   GraphProto,
   ModelProto,
@@ -159,7 +160,7 @@ function readNodes(messages: readonly NodeProto[], scope: Scope, infos: Map<stri
   for (const [index, message] of messages.entries()) {
     const mine = outputs[index] ?? [];
     const inputs = message.input.map((name) => (name === "" ? undefined : resolveInput(name, message, scope)));
-    const attributes = readAttributes(message, scope);
+    const attributes = readAttributes(message.attribute, scope, `node '${message.name || message.opType}'`);
     const node = new Node({
       opType: message.opType,
       domain: message.domain,
@@ -185,17 +186,14 @@ function resolveInput(name: string, message: NodeProto, scope: Scope): Value {
   });
 }
 
-function readAttributes(message: NodeProto, scope: Scope): Map<string, Attribute> {
+function readAttributes(messages: readonly AttributeProto[], scope: Scope, where: string): Map<string, Attribute> {
   const attributes = new Map<string, Attribute>();
-  for (const attribute of message.attribute) {
-    if (attributes.has(attribute.name))
-      throw new PareError("bad-model", "A node has the same attribute twice", {
-        where: `node '${message.name || message.opType}'`,
-        found: `'${attribute.name}'`,
-      });
+  for (const message of messages) {
+    if (attributes.has(message.name))
+      throw new PareError("bad-model", "The same attribute is given twice", { where, found: `'${message.name}'` });
     attributes.set(
-      attribute.name,
-      readAttribute(attribute, (graph) => readGraph(graph, scope)),
+      message.name,
+      readAttribute(message, (graph) => readGraph(graph, scope)),
     );
   }
   return attributes;
@@ -253,7 +251,14 @@ function readFunction(message: FunctionProto): FunctionBody {
     overload: message.overload,
     opsets,
     attributes: message.attribute,
+    defaults: readAttributes(message.attributeProto, scope, `function '${message.name}'`),
     body,
-    original: copyMessage(message, { input: [], output: [], node: [], valueInfo: [...infos.values()] }),
+    original: copyMessage(message, {
+      input: [],
+      output: [],
+      node: [],
+      attributeProto: [],
+      valueInfo: [...infos.values()],
+    }),
   };
 }

@@ -11,15 +11,15 @@ import { writeModel } from "./write-graph.ts";
 
 export interface SaveOptions {
   /** Replace what lies at the path. Replacing the file that the model was loaded from is safe. */
-  readonly force?: boolean;
+  readonly force?: boolean | undefined;
   /**
    * Models with more bytes than this keep their weights in `<name>.data` beside the model. Default
    * {@link DEFAULT_EXTERNAL_THRESHOLD_BYTES}; 0: always; Infinity: never (an error above 2 GiB).
    */
-  readonly externalDataThreshold?: number;
+  readonly externalDataThreshold?: number | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Called after every chunk with bytes written and the total. */
-  readonly onProgress?: (done: number, total: number) => void;
+  readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }
 
 /** What was written. */

@@ -1,16 +1,14 @@
 /** The text form of a model: opsets, types, initializers, nodes with attributes and subgraphs, functions. */
 import { create } from "@bufbuild/protobuf";
 import { dtypeFromCode } from "../base/dtype.ts";
-import { PareError } from "../base/error.ts";
 import { type AttributeProto, AttributeProtoSchema, type TypeProto, TypeProtoSchema } from "../onnx/gen/onnx_pb.js";
 import { encodeSegments } from "../onnx/segments.ts";
 import type { Attribute } from "./attribute.ts";
 import { collect } from "./encode.ts";
 import type { Graph, Node, Value } from "./graph.ts";
 import type { FunctionBody, Model } from "./model.ts";
-import { originalOfFunction, originalOfNode, originalOfValue } from "./original.ts";
+import { originalOfNode, originalOfValue } from "./original.ts";
 import type { Tensor } from "./tensor.ts";
-import { readAttribute } from "./attribute-messages.ts";
 import { printName, quote } from "./text-lexer.ts";
 import { base64, hex, printElements, printFloat32, textOf } from "./text-literal.ts";
 import { writeType } from "./type-messages.ts";
@@ -80,12 +78,7 @@ class Printer {
       `opset_import: [${opsets.join(", ")}]`,
     ].filter(Boolean);
     const defaults: string[] = [];
-    for (const message of originalOfFunction(body)?.attributeProto ?? []) {
-      const attribute = readAttribute(message, () => {
-        throw new PareError("unsupported", "A function attribute whose default is a graph", { where: body.name });
-      });
-      defaults.push(await this.#attribute(message.name, attribute, ""));
-    }
+    for (const [name, attribute] of body.defaults ?? []) defaults.push(await this.#attribute(name, attribute, ""));
     const attributes = [...body.attributes.map(printName), ...defaults];
     const names = (values: readonly Value[]): string => values.map((value) => printName(value.name)).join(", ");
     const head = `function <${header.join(", ")}> ${printName(body.name)} <${attributes.join(", ")}>`;

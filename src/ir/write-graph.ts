@@ -125,6 +125,9 @@ function writeFunction(body: FunctionBody): FunctionProto {
   setText(message, "overload", body.overload);
   message.opsetImport = writeOpsets(body.opsets);
   message.attribute = [...body.attributes];
+  message.attributeProto = Array.from(body.defaults ?? [], ([name, attribute]) =>
+    writeAttribute(name, attribute, writeGraph),
+  );
   message.input = body.body.inputs.map((value) => value.name);
   message.output = body.body.outputs.map((value) => value.name);
   message.node = body.body.nodes.map(writeNode);
