@@ -1,6 +1,6 @@
 /** Parameters of a model and how many of them are not zero, in whatever form they are stored. */
 import { type DType, isFloat } from "../base/dtype.ts";
-import { layerWeights, opsetOf, storedTensor } from "../analyse/layer-weights.ts";
+import { layerWeights, storedTensor } from "../analyse/layer-weights.ts";
 import { unpackUnsigned } from "../base/packed.ts";
 import { elementCount } from "../base/shape.ts";
 import type { Node, Value } from "../ir/graph.ts";
@@ -39,7 +39,7 @@ export function parameterTensors(model: Model): ParameterTensor[] {
   const graphs = [...model.graph.allGraphs(), ...model.functions.flatMap(({ body }) => [...body.allGraphs()])];
   for (const graph of graphs)
     for (const node of graph.nodes)
-      for (const { weight, stored, elements } of layerWeights(node, opsetOf(model, node))) {
+      for (const { weight, stored, elements } of layerWeights(node, model.opsets.get(node.domain) ?? 1)) {
         const [codes] = stored;
         if (!codes || weight.role === "statistic" || found.has(codes.tensor)) continue;
         found.set(codes.tensor, {
