@@ -28,8 +28,16 @@ export interface ShapeProblem {
   readonly message: string;
 }
 
-export interface InferredTypes {
+/** Types of the values of one graph and its subgraphs, and of the bodies of the local functions that it calls. */
+export interface ScopeTypes {
   readonly types: ReadonlyMap<Value, ValueType>;
+  readonly calls: ReadonlyMap<
+    Node,
+    { readonly body: Graph; readonly opsets: ReadonlyMap<string, number>; readonly scope: ScopeTypes }
+  >;
+}
+
+export interface InferredTypes extends ScopeTypes {
   readonly problems: readonly ShapeProblem[];
 }
 
@@ -41,7 +49,7 @@ export interface InferredTypes {
 export function inferTypes(model: Model, overrides: ShapeOverrides = {}): InferredTypes {
   const inference = new Inference(model, overrides);
   inference.walk(model.graph, undefined);
-  return { types: inference.types, problems: [...inference.problems.values()] };
+  return { types: inference.types, calls: inference.calls, problems: [...inference.problems.values()] };
 }
 
 /**
@@ -80,6 +88,7 @@ function defaultOf(formal: FunctionBody, name: string): Attribute | undefined {
 
 class Inference {
   readonly types = new Map<Value, ValueType>();
+  readonly calls = new Map<Node, { body: Graph; opsets: ReadonlyMap<string, number>; scope: ScopeTypes }>();
   readonly problems: Map<string, ShapeProblem>;
   readonly #model: Model;
   readonly #overrides: ShapeOverrides;
@@ -148,7 +157,7 @@ class Inference {
     const inputs = node.inputs.map((input) => input && this.#typeOf(input));
     let outputs: readonly ValueType[] = [];
     try {
-      outputs = this.#outputsOf(node, inputs);
+      outputs = this.#outputsOf(original, node, inputs);
     } catch (error) {
       if (!(error instanceof PareError) || error.code !== "shape-mismatch") throw error;
       const where = `node '${node.name || node.outputs[0]?.name || node.opType}' (${node.opType})`;
@@ -157,12 +166,13 @@ class Inference {
     for (const [i, output] of node.outputs.entries()) this.types.set(output, this.#merge(output, outputs[i]));
   }
 
-  #outputsOf(node: Node, inputs: readonly (ValueType | undefined)[]): readonly ValueType[] {
+  #outputsOf(original: Node, node: Node, inputs: readonly (ValueType | undefined)[]): readonly ValueType[] {
     const formal = this.#model.functions.find((each) => each.name === node.opType && each.domain === node.domain);
     if (formal) {
       if (this.#depth >= MAX_CALL_DEPTH) return [];
       const inner = new Inference(this.#model, this.#overrides, { node, formal }, this);
       const unknown: ValueType = { dtype: undefined, shape: undefined };
+      this.calls.set(original, { body: formal.body, opsets: formal.opsets, scope: inner });
       return inner.walk(
         formal.body,
         formal.body.inputs.map((_, i) => inputs[i] ?? unknown),
@@ -197,7 +207,9 @@ class Inference {
     if (!shape || !inferred.shape) return { ...type, shape: inferred.shape ?? shape };
     const clash =
       shape.length !== inferred.shape.length ||
-      shape.some((dim, i) => typeof dim === "number" && typeof inferred.shape?.[i] === "number" && dim !== inferred.shape[i]);
+      shape.some(
+        (dim, i) => typeof dim === "number" && typeof inferred.shape?.[i] === "number" && dim !== inferred.shape[i],
+      );
     if (clash)
       this.#report(`value '${value.name}'`, `declared ${formatShape(shape)}, but it is ${formatShape(inferred.shape)}`);
     if (shape.length !== inferred.shape.length) return type;

@@ -13,7 +13,7 @@ import { readModelProto } from "../onnx/read.ts";
 import { encodeSegments } from "../onnx/segments.ts";
 import { walkTensors } from "../onnx/walk.ts";
 import { type ByteRange, downloadSize } from "./download-size.node.ts";
-import { parameterTensors } from "./parameters.ts";
+import { parameterTensors } from "../analyse/parameters.ts";
 
 export interface SizeReport {
   /** Of all files: the model and its external data. */

@@ -49,17 +49,32 @@ const loopInfer: Infer = (context) => {
   const first = context.node.inputs
     .slice(2)
     .map((_, i) => context.inputs[i + 2] ?? { dtype: undefined, shape: undefined });
+  // The body runs only while the condition is true.
   const scalars: ValueType[] = [
     { dtype: "int64", shape: [] },
-    { dtype: "bool", shape: [] },
+    { dtype: "bool", shape: [], contents: [1] },
   ];
-  const { carried, outputs } = fixpoint(first, (types) =>
-    context.inferSubgraph("body", [...scalars, ...types]).slice(1),
-  );
-  const scanned = outputs.slice(first.length).map(({ dtype, shape }) => ({ dtype, shape: shape && [null, ...shape] }));
-  // A body that runs no time leaves what came in; one that runs ends with the same types.
+  let goesOn = false;
+  const { carried, outputs } = fixpoint(first, (types) => {
+    const [condition, ...rest] = context.inferSubgraph("body", [...scalars, ...types]);
+    goesOn = condition?.contents?.[0] === 1;
+    return rest;
+  });
+  const length = tripCount(context, goesOn);
+  const scanned = outputs
+    .slice(first.length)
+    .map(({ dtype, shape }) => ({ dtype, shape: shape && [length, ...shape] }));
   return [...carried, ...scanned];
 };
+
+/** The number of iterations where nothing can end the loop early, or where it can run once at most. */
+function tripCount(context: InferContext, goesOn: boolean): Dim {
+  const most = contentsOf(context, 0)?.[0] ?? null;
+  const starts = context.node.inputs[1] ? contentsOf(context, 1)?.[0] : 1;
+  if (starts === 0) return 0;
+  if (starts !== 1 || !(goesOn || most === 0 || most === 1)) return null;
+  return typeof most === "number" ? Math.max(0, most) : most;
+}
 
 /** Body: (state…, one element of each scanned input) to (state…, one element of each scanned output). */
 const scanInfer: Infer = (context) => {

@@ -21,8 +21,8 @@ import { equalSizeAxes, moving } from "./movement.ts";
 import type { Axes, Infer, InferContext, OpSpec, Weight } from "./spec.ts";
 import { add, ceilDivide, maximum, minimum, signOf, subtract } from "./symbolic.ts";
 
-/** Beyond this, a bound means "to the end": exporters write the largest int32 or int64. */
-const FAR = 2 ** 31 - 1;
+/** Beyond this, a bound means "to the end": exporters write a thousand million, or the largest int32 or int64. */
+const FAR = 1e9;
 
 /** A bound of a slice on an axis of size `size`, counted from the front and clamped to [0, size]. */
 function bound(value: Dim, size: Dim): Dim {

@@ -109,7 +109,7 @@ function polynomialOf(expression: Expression): Polynomial {
     case "call": {
       const [a, b] = expression.args.map((arg) => print(polynomialOf(arg)));
       const result = CALLS[expression.name](a ?? null, b ?? null);
-      return typeof result === "number" ? constant(result) : new Map([[result ?? "?", 1]]);
+      return result === null ? new Map([["?", 1]]) : poly(result);
     }
   }
 }
@@ -298,9 +298,12 @@ function grouped(dim: number | string): string {
   return typeof dim === "string" && /[ *]/.test(dim) && !/^\w+\([^()]*\)$/.test(dim) ? `(${dim})` : String(dim);
 }
 
+/** A call as an atom; it is entered as parsed, because working it out again would lead back here. */
 function call(name: FunctionName, args: string): Dim {
   const text = `${name}(${args})`;
-  return text.length > MAX_LENGTH ? null : text;
+  if (text.length > MAX_LENGTH) return null;
+  if (!parsed.has(text)) parsed.set(text, { expression: parse(text), polynomial: new Map([[text, 1]]) });
+  return text;
 }
 
 /** Sign of a dimension, all symbols being ≥ 0: its least possible value is ≥ 0, or its greatest < 0; undefined if unsure. */

@@ -1,0 +1,217 @@
+/** What a model costs: multiply-accumulates, parameters, bytes and bit operations, layer by layer. */
+import { byteLengthOf } from "../base/dtype.ts";
+import { isConcrete } from "../base/shape.ts";
+import type { Graph, Node, Value } from "../ir/graph.ts";
+import type { Model } from "../ir/model.ts";
+import type { Tensor } from "../ir/tensor.ts";
+import { specOf } from "../ops/registry.ts";
+import type { OpSpec, ValueType } from "../ops/spec.ts";
+import { type Bindings, symbolsOf } from "../ops/symbolic.ts";
+import { nameOf } from "./keep.ts";
+import { type LayerWeight, activationBits, layerWeights } from "./layer-weights.ts";
+import { type ScopeTypes, inferTypes } from "./shapes.ts";
+
+export interface LayerCost {
+  readonly node: Node;
+  readonly name: string;
+  readonly op: string;
+  /** Multiply-accumulates of one run. */
+  readonly macs: number;
+  /** Other arithmetic operations. */
+  readonly flops: number;
+  /** Learned numbers, whatever form they are stored in; running statistics are not counted. */
+  readonly parameters: number;
+  /** Bytes of the stored tensors that the weights are made of, scales and zero points included. */
+  readonly weightBytes: number;
+  /** Bytes read and written: weights as stored, activations by their dtype. */
+  readonly bytesMoved: number;
+  /** Bits of an element of the kernel, and of the activations that meet it. */
+  readonly weightBits: number;
+  readonly activationBits: number;
+  /** macs · weightBits · activationBits. */
+  readonly bops: number;
+  /** How the kernel is stored; undefined without weights. */
+  readonly dtype: string | undefined;
+}
+
+export interface Cost {
+  readonly macs: number;
+  readonly flops: number;
+  readonly bops: number;
+  /** Of all layers, shared tensors once. */
+  readonly parameters: number;
+  readonly weightBytes: number;
+  readonly bytesMoved: number;
+  /** Every node, in order; nodes of subgraphs and local functions too. */
+  readonly layers: readonly LayerCost[];
+  /** Sizes that symbolic dimensions were given because nobody said: all 1. */
+  readonly assumed: Bindings;
+  /** Nodes whose cost nobody can tell: unknown operators, or shapes that only the data decides. Counted as 0. */
+  readonly unknown: readonly string[];
+}
+
+/**
+ * The cost of one run. `dims` gives sizes of symbolic dimensions (`{ batch: 1, seq: 128 }`); those without are taken for 1.
+ * A compressed form counts the MACs of what it replaces: MatMulNBits N·K for each row, QLinearConv like Conv. Of an If, the
+ * dearer branch counts; a loop counts its body as often as it is known to run, else once. Reads no weights and never throws.
+ */
+export function costOf(model: Model, dims: Bindings = {}): Cost {
+  const assumed = assumedSizes(model, dims);
+  const scope = inferTypes(model, { dims: { ...assumed, ...dims } });
+  const layers: LayerCost[] = [];
+  const unknown: string[] = [];
+  walk({ graph: model.graph, opsets: model.opsets, scope, times: 1, layers, unknown });
+  const stored = new Map<Tensor, number>();
+  const learned = new Map<Tensor, number>();
+  for (const { node } of layers)
+    for (const { weight, stored: parts, elements } of layerWeights(node, model.opsets.get(node.domain) ?? 1)) {
+      for (const { tensor } of parts) stored.set(tensor, tensor.byteLength);
+      if (parts[0] && weight.role !== "statistic") learned.set(parts[0].tensor, elements);
+    }
+  const sum = (pick: (layer: LayerCost) => number): number => layers.reduce((total, layer) => total + pick(layer), 0);
+  const total = (map: ReadonlyMap<Tensor, number>): number => [...map.values()].reduce((a, b) => a + b, 0);
+  return {
+    macs: sum((layer) => layer.macs),
+    flops: sum((layer) => layer.flops),
+    bops: sum((layer) => layer.bops),
+    parameters: total(learned),
+    weightBytes: total(stored),
+    bytesMoved: sum((layer) => layer.bytesMoved),
+    layers,
+    assumed,
+    unknown,
+  };
+}
+
+/** Symbols of the inputs that have no size given are 1. */
+function assumedSizes(model: Model, dims: Bindings): Bindings {
+  const assumed: Record<string, number> = {};
+  const { types } = inferTypes(model);
+  for (const input of model.graph.inputs)
+    for (const dim of types.get(input)?.shape ?? [])
+      for (const symbol of symbolsOf(dim)) if (!Object.hasOwn(dims, symbol)) assumed[symbol] = 1;
+  return assumed;
+}
+
+interface Walk {
+  readonly graph: Graph;
+  readonly opsets: ReadonlyMap<string, number>;
+  readonly scope: ScopeTypes;
+  /** How often the graph runs. */
+  readonly times: number;
+  readonly layers: LayerCost[];
+  readonly unknown: string[];
+}
+
+function walk(state: Walk): void {
+  const { graph, opsets, scope, layers, unknown } = state;
+  for (const node of graph.nodes) {
+    const call = scope.calls.get(node);
+    if (call) {
+      walk({ ...state, graph: call.body, opsets: call.opsets, scope: call.scope });
+      continue;
+    }
+    const opset = opsets.get(node.domain) ?? 1;
+    const spec = specOf(node, opset);
+    const layer = layerCost(node, spec, opset, state);
+    if (layer) layers.push(layer);
+    else unknown.push(nameOf(node));
+    walkBodies(node, state);
+  }
+}
+
+/** Bodies of control flow: the branch that costs more, or the body as often as it runs. */
+function walkBodies(node: Node, state: Walk): void {
+  const bodies = [...node.subgraphs()];
+  if (bodies.length === 0) return;
+  const results = bodies.map((graph) => {
+    const layers: LayerCost[] = [];
+    const unknown: string[] = [];
+    walk({ ...state, graph, times: state.times * runs(node, state.scope), layers, unknown });
+    return { layers, unknown, macs: layers.reduce((total, { macs, flops }) => total + macs + flops, 0) };
+  });
+  const dearest = results.reduce((a, b) => (b.macs > a.macs ? b : a));
+  state.layers.push(...dearest.layers);
+  state.unknown.push(...dearest.unknown);
+}
+
+/** Iterations of a Loop or Scan where they are known; otherwise 1. */
+function runs(node: Node, scope: ScopeTypes): number {
+  const type = (input: Value | undefined): ValueType | undefined => input && scope.types.get(input);
+  if (node.opType === "Loop") {
+    const trips = type(node.inputs[0])?.contents?.[0];
+    return typeof trips === "number" && trips < 1e6 ? Math.max(0, trips) : 1;
+  }
+  if (node.opType !== "Scan") return 1;
+  const first = node.inputs.length - node.int("num_scan_inputs", 1);
+  const shape = type(node.inputs[first])?.shape;
+  const length = shape?.at(node.ints("scan_input_axes")?.[0] ?? 0);
+  return typeof length === "number" ? length : 1;
+}
+
+/** undefined if the cost cannot be told. */
+function layerCost(node: Node, spec: OpSpec | undefined, opset: number, state: Walk): LayerCost | undefined {
+  if (!spec) return undefined;
+  const { types } = state.scope;
+  const shapeOf = (value: Value | undefined): readonly number[] | undefined => {
+    const shape = value && types.get(value)?.shape;
+    return isConcrete(shape) ? shape : undefined;
+  };
+  const inputs = node.inputs.map(shapeOf);
+  const outputs = node.outputs.map(shapeOf);
+  if (spec.traits?.linear && (!inputs[0] || !outputs.some((output) => output !== undefined))) return undefined;
+  const { macs, flops = 0 } = spec.cost({ node, inputs, outputs });
+  const weights = layerWeights(node, opset);
+  const kernel = weights.find(({ weight }) => weight.role === "kernel" || weight.role === "table") ?? weights[0];
+  const weightBytes = storedBytes(weights);
+  const weightBits = kernel?.bits ?? 32;
+  const activations = bitsOfActivations(node, weights, types);
+  return {
+    node,
+    name: nameOf(node),
+    op: node.opType,
+    macs: macs * state.times,
+    flops: flops * state.times,
+    parameters: weights.reduce((sum, { weight, elements }) => sum + (weight.role === "statistic" ? 0 : elements), 0),
+    weightBytes,
+    bytesMoved: (weightBytes + bytesOfActivations(node, weights, types)) * state.times,
+    weightBits,
+    activationBits: activations,
+    bops: macs * state.times * weightBits * activations,
+    dtype: kernel?.stored[0]?.tensor.dtype,
+  };
+}
+
+function storedBytes(weights: readonly LayerWeight[]): number {
+  const tensors = new Set(weights.flatMap(({ stored }) => stored.map(({ tensor }) => tensor)));
+  return [...tensors].reduce((sum, tensor) => sum + tensor.byteLength, 0);
+}
+
+/** The bits of what meets the kernel. An integer kernel beside float data means that the operator quantizes it itself. */
+function bitsOfActivations(node: Node, weights: readonly LayerWeight[], types: ReadonlyMap<Value, ValueType>): number {
+  const kernels = weights.filter(({ weight }) => weight.role === "kernel");
+  const index = node.inputs.findIndex((_, i) => !weights.some(({ weight }) => weight.input === i));
+  const data = node.inputs[index];
+  const bits = activationBits(data, data && types.get(data)?.dtype);
+  const kernel = kernels[0] && node.inputs[kernels[0].weight.input];
+  const direct = kernel && types.get(kernel)?.dtype;
+  const isPacked = node.int("K") !== undefined;
+  return !isPacked && (direct === "int8" || direct === "uint8") ? Math.min(bits, 8) : bits;
+}
+
+function bytesOfActivations(node: Node, weights: readonly LayerWeight[], types: ReadonlyMap<Value, ValueType>): number {
+  const bytesOf = (value: Value | undefined): number => {
+    const type = value && types.get(value);
+    return type?.dtype && isConcrete(type.shape)
+      ? byteLengthOf(
+          type.dtype,
+          type.shape.reduce((a, b) => a * b, 1),
+        )
+      : 0;
+  };
+  const learned = new Set(
+    weights.flatMap(({ weight, stored }) => [node.inputs[weight.input], ...stored.map((part) => part.value)]),
+  );
+  const read = node.inputs.filter((input) => input && !learned.has(input));
+  return [...read, ...node.outputs].reduce((sum, value) => sum + bytesOf(value), 0);
+}
