@@ -1,5 +1,5 @@
 /** Codes, zero points and scales of per-channel quantization: what kernels and references decide alike. */
-import { clippingRatios } from "./search-grid.ts";
+import { channelRatios } from "./search-grid.ts";
 import type { ChannelSpec } from "./types.ts";
 
 /** A {@link ChannelSpec} with its defaults filled in. */
@@ -27,6 +27,6 @@ export function channelCodes(spec: ChannelSpec): ChannelCodes {
     half: spec.scaleType === "float16",
     middle,
     levels: symmetric ? Math.min(high - middle, middle - low) : high - low,
-    ratios: clippingRatios(high - low, 1),
+    ratios: channelRatios(high - low),
   };
 }

@@ -4,21 +4,27 @@
 export const REFITS = 2;
 
 /**
- * Ratios t of the "range" scale, 1 first (so that the search never does worse), for `levels` = largest − smallest code.
- * A symmetric scale maps the peak to −(levels + 1)/2, so that t above 1 lets the values of the other sign reach their end.
- * Fewer codes gain from stronger clipping: the lower end falls with the number of codes.
+ * Ratios t of the "range" scale, 1 first (so that the search never does worse), then 28 in [lower, upper]. More did not pay:
+ * on normal and Laplace noise in blocks of 32, four bits, they come within 0.2 % of the error of a search 16 times as dense.
  */
-export function clippingRatios(levels: number, upper: number): Float32Array {
-  const lower = levels <= 3 ? 0.35 : levels <= 15 ? 0.5 : 0.6;
+function ratiosBetween(lower: number, upper: number): number[] {
   const steps = 28;
-  const ratios = new Float32Array(steps + 1);
-  ratios[0] = 1;
-  for (let i = 0; i < steps; i++) ratios[i + 1] = lower + ((upper - lower) * (i + 0.5)) / steps;
-  return ratios;
+  return [1, ...Array.from({ length: steps }, (_, i) => lower + ((upper - lower) * (i + 0.5)) / steps)];
 }
 
-/** Ratios for blocks of `bits` bits: up to 2^(b−1)/(2^(b−1) − 1) when symmetric, where the peak maps to the smaller end. */
+/** Ratios for channels with `levels` = largest − smallest code. The fewer codes, the more a strong clipping gains. */
+export function channelRatios(levels: number): Float32Array {
+  return Float32Array.from(ratiosBetween(levels <= 3 ? 0.35 : levels <= 15 ? 0.5 : 0.6, 1));
+}
+
+/**
+ * Ratios for blocks of `bits` bits. A symmetric scale maps the peak to −2^(b−1): up to 2^(b−1)/(2^(b−1) − 1) the peak moves to
+ * −2^(b−1) + 1, which lets the values of the other sign reach their end. With two bits the mirrored scales are tried as well,
+ * which give the other sign the longer side. With eight, clipping hardly gains: a narrow range is searched finely.
+ */
 export function blockRatios(bits: number, symmetric: boolean): Float32Array {
   const half = 2 ** (bits - 1);
-  return clippingRatios(2 ** bits - 1, symmetric ? half / (half - 1) : 1);
+  const lower = bits === 2 ? 0.35 : bits === 4 ? 0.5 : 0.9;
+  const ratios = ratiosBetween(lower, symmetric ? half / (half - 1) : 1);
+  return Float32Array.from(bits === 2 && symmetric ? [...ratios, ...ratios.map((t) => -t)] : ratios);
 }

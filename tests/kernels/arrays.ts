@@ -1,5 +1,6 @@
 /** Arrays that kernels must survive: odd sizes, zeros, denormals, extremes, NaN and infinities, and ordinary noise. */
 import fc from "fast-check";
+import { expect } from "vitest";
 import { Rng } from "../../src/base/rng.ts";
 
 /** Standard normal noise. */
@@ -31,3 +32,17 @@ export const ordinaryFloats: fc.Arbitrary<Float32Array> = fc
     maxLength: 300,
   })
   .map((values) => Float32Array.from(values, (x) => (Math.abs(x) < 1e-6 ? 0 : x)));
+
+/** Equal length, class and elements (NaN equals NaN); names the first difference. Much faster than `toEqual` on long arrays. */
+export function expectElements<T extends ArrayLike<number>>(actual: T | undefined, expected: T | undefined): void {
+  if (actual === undefined || expected === undefined) {
+    expect(actual).toBe(expected);
+    return;
+  }
+  expect(actual.constructor).toBe(expected.constructor);
+  expect(actual.length).toBe(expected.length);
+  for (let i = 0; i < actual.length; i++) {
+    const [a, b] = [actual[i], expected[i]];
+    if (a !== b && !(Number.isNaN(a) && Number.isNaN(b))) expect(`element ${i}: ${a}`).toBe(`element ${i}: ${b}`);
+  }
+}

@@ -4,7 +4,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { unpackUnsigned } from "../../src/base/packed.ts";
 import { type BlockQuantized, type BlockSpec, type Kernels, loadKernels } from "../../src/kernels/kernels.ts";
 import { plainKernels } from "../../src/kernels/reference/plain-kernels.ts";
-import { gridded, noise, ordinaryFloats, salted } from "./arrays.ts";
+import { expectElements, gridded, noise, ordinaryFloats, salted } from "./arrays.ts";
 
 let kernels: Kernels;
 beforeAll(async () => {
@@ -21,9 +21,9 @@ const SPECS: BlockSpec[] = ([2, 4, 8] as const).flatMap((bits) =>
 
 /** Integers identical, scales identical, sums to double precision. */
 function expectSame(actual: BlockQuantized, expected: BlockQuantized): void {
-  expect(actual.scales).toEqual(expected.scales);
-  expect(actual.codes).toEqual(expected.codes);
-  expect(actual.zeroPoints).toEqual(expected.zeroPoints);
+  expectElements(actual.scales, expected.scales);
+  expectElements(actual.codes, expected.codes);
+  expectElements(actual.zeroPoints, expected.zeroPoints);
   expect(actual.notFinite).toBe(expected.notFinite);
   expect(actual.maxError).toBe(expected.maxError);
   expectClose(actual.squaredError, expected.squaredError);
@@ -254,7 +254,7 @@ describe("dequantizeBlocks", () => {
         [300, 300],
       ] as const) {
         const q = plainKernels.quantizeBlocks(noise(rows * cols), rows, cols, spec);
-        expect(kernels.dequantizeBlocks(q)).toEqual(plainKernels.dequantizeBlocks(q));
+        expectElements(kernels.dequantizeBlocks(q), plainKernels.dequantizeBlocks(q));
       }
     },
   );

@@ -31,7 +31,7 @@ export function summarize(x: Float32Array): Summary {
   return s;
 }
 
-/** bin = ⌊(x − low)·bins/(high − low)⌋, every operation rounded to float32; the last bin holds x = high. */
+/** bin = ⌊(x − low)·bins/(high − low)⌋, every operation rounded to float32; the last bin holds x = high. A range wider than float32 fills bin 0. */
 export function histogram(x: Float32Array, low: number, high: number, counts: Float64Array): HistogramRest {
   return count(x, low, high, counts, (value) => value);
 }
@@ -58,7 +58,7 @@ function count(
     else if (value < from) rest.below++;
     else if (value > to) rest.above++;
     else {
-      const bin = Math.min(bins - 1, Math.floor(fround(fround(value - from) * perUnit)));
+      const bin = Math.min(bins - 1, Math.floor(fround(fround(value - from) * perUnit)) || 0);
       counts[bin] = (counts[bin] as number) + 1;
     }
   }
