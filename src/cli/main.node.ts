@@ -24,8 +24,13 @@ program.commandsGroup("Techniques (one step each; 'pare compress' runs several):
 addTechniqueVerbs(program);
 
 program.on("command:*", ([name]: string[]) => {
-  const near = nearest(name ?? "", program.commands.map((command) => command.name()));
-  process.stderr.write(`pare: Unknown verb '${name}'.${near ? ` Did you mean '${near}'?` : ""} 'pare --help' lists the verbs\n`);
+  const near = nearest(
+    name ?? "",
+    program.commands.map((command) => command.name()),
+  );
+  process.stderr.write(
+    `pare: Unknown verb '${name}'.${near ? ` Did you mean '${near}'?` : ""} 'pare --help' lists the verbs\n`,
+  );
   process.exit(2);
 });
 

@@ -76,3 +76,11 @@ export function positiveNumber(text: string): number {
     throw new InvalidArgumentError(`Found '${text}', expected a number above 0.`);
   return value;
 }
+
+/** Parses a number from 0 to 1, for commander. */
+export function fraction(text: string): number {
+  const value = Number(text);
+  if (!(value >= 0 && value <= 1) || text.trim() === "")
+    throw new InvalidArgumentError(`Found '${text}', expected a number from 0 to 1.`);
+  return value;
+}

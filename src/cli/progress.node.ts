@@ -1,5 +1,6 @@
 /** Progress on stderr for anything longer than two seconds: a bar on a terminal, a line now and then elsewhere. */
 import { Presets, SingleBar } from "cli-progress";
+import { formatSeconds } from "../report/format.ts";
 import type { Progress } from "../techniques/technique.ts";
 
 const QUIET_SECONDS = 2; // shorter jobs show nothing
@@ -21,7 +22,7 @@ export function startProgress(stream: NodeJS.WriteStream = process.stderr): Prog
   const left = (progress: Progress): string => {
     const share = (progress.done - firstDone) / Math.max(1e-9, progress.total - firstDone);
     if (share <= 0) return "";
-    return `${formatSeconds((((performance.now() - stageStarted) / 1000) * (1 - share)) / share)} left`;
+    return `${formatSeconds(Math.ceil((((performance.now() - stageStarted) / 1000) * (1 - share)) / share))} left`;
   };
   return {
     update(progress) {
@@ -60,12 +61,4 @@ function newBar(stream: NodeJS.WriteStream): SingleBar {
 
 function clip(text: string, width: number): string {
   return text.length > width ? `${text.slice(0, width - 1)}…` : text;
-}
-
-/** Seconds as people say them: "8 s", "2 min 05 s", "1 h 10 min". */
-export function formatSeconds(seconds: number): string {
-  if (seconds < 60) return `${Math.max(0, Math.round(seconds))} s`;
-  const minutes = Math.floor(seconds / 60);
-  if (minutes < 60) return `${minutes} min ${String(Math.round(seconds % 60)).padStart(2, "0")} s`;
-  return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
 }

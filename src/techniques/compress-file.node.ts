@@ -32,7 +32,11 @@ export async function compressFile(
     await mkdir(staging, { recursive: true });
     const staged = join(staging, basename(output));
     const { externalDataThreshold, signal } = options;
-    await saveFile(model, staged, { externalDataThreshold, signal, onProgress: options.onProgress });
+    await saveFile(model, staged, {
+      signal,
+      onProgress: (done, total) => options.onProgress?.({ stage: "writing", done, total }),
+      ...(externalDataThreshold === undefined ? {} : { externalDataThreshold }),
+    });
     const verified = await prove(original, await loadFile(staged), options);
     const report = reportOf(await sizeOf(input, options), await sizeOf(staged, options), reports, verified);
     for (const name of await readdir(staging)) if (name !== basename(output)) await move(staging, name, output);
@@ -51,9 +55,15 @@ function move(staging: string, name: string, output: string): Promise<void> {
 export async function checkOutput(output: string, force: boolean): Promise<void> {
   const folder = dirname(resolve(output));
   if (!(await stat(folder).catch(() => undefined))?.isDirectory())
-    throw new PareError("output", "The output's folder does not exist", { where: output, help: `Make it: mkdir -p '${dirname(output)}'` });
+    throw new PareError("output", "The output's folder does not exist", {
+      where: output,
+      help: `Make it: mkdir -p '${dirname(output)}'`,
+    });
   if ((await stat(output).catch(() => undefined))?.isDirectory())
     throw new PareError("output", "The output is a folder", { where: output, expected: "the name of a file" });
   if (!force && existsSync(output))
-    throw new PareError("output", "The output exists already", { where: output, help: "Name another, or pass --force to overwrite it" });
+    throw new PareError("output", "The output exists already", {
+      where: output,
+      help: "Name another, or pass --force to overwrite it",
+    });
 }

@@ -11,7 +11,8 @@ import { compressFile } from "../../techniques/compress-file.node.ts";
 import { type CompressReport, type StepReport, runSteps } from "../../techniques/pipeline.node.ts";
 import { parseStep, recipeFromData } from "../../techniques/recipe.ts";
 import type { Step } from "../../techniques/technique.ts";
-import { formatBytes, formatCount, formatTable } from "../format.ts";
+import { formatBytes, formatCount } from "../../report/format.ts";
+import { formatTable } from "../format.ts";
 import { addCommonOptions, commonOptions, positiveNumber } from "../options.node.ts";
 import { type Outcome, runVerb } from "../run.node.ts";
 
@@ -33,9 +34,17 @@ export function addCompressOptions(verb: Command): void {
     .option("--force", "overwrite what is there", false)
     .option("--dry-run", "say what would change; write nothing", false)
     .option("--data <name>", "samples for calibration and training, as reader:path?option=value")
-    .option("--evaluate <name>", "held-out samples on which outputs are compared; default: --data, else synthetic inputs")
+    .option(
+      "--evaluate <name>",
+      "held-out samples on which outputs are compared; default: --data, else synthetic inputs",
+    )
     .option("--external-data <bytes>", "weights above this total go to a .data file beside the model", positiveNumber)
-    .option("--require <condition>", "exit 1 unless it holds, e.g. 'ratio>=3' or 'sqnrDb>=20'; repeat for several", collect, []);
+    .option(
+      "--require <condition>",
+      "exit 1 unless it holds, e.g. 'ratio>=3' or 'sqnrDb>=20'; repeat for several",
+      collect,
+      [],
+    );
   addCommonOptions(verb);
 }
 
@@ -62,7 +71,9 @@ export function runCompress(
     if (parsed["dryRun"] === true) return dryRun(input, steps, options);
     const output = parsed["output"];
     if (typeof output !== "string")
-      throw new PareError("bad-option", "No output was named", { help: "Add -o OUT.onnx, or --dry-run to see what would change" });
+      throw new PareError("bad-option", "No output was named", {
+        help: "Add -o OUT.onnx, or --dry-run to see what would change",
+      });
     const externalDataThreshold = parsed["externalData"] as number | undefined;
     const report = await compressFile(input, output, steps, {
       ...options,
@@ -85,9 +96,16 @@ function outcomeOf(output: string, report: CompressReport, verdicts: ReturnType<
   };
 }
 
-async function dryRun(input: string, steps: readonly Step[], options: Parameters<typeof runSteps>[2]): Promise<Outcome> {
+async function dryRun(
+  input: string,
+  steps: readonly Step[],
+  options: Parameters<typeof runSteps>[2],
+): Promise<Outcome> {
   const { steps: reports } = await runSteps(await loadFile(input), steps, options);
-  return { json: { dryRun: true, steps: reports }, text: reports.map((step) => formatStepReport(step, Infinity)).join("\n") };
+  return {
+    json: { dryRun: true, steps: reports },
+    text: reports.map((step) => formatStepReport(step, Infinity)).join("\n"),
+  };
 }
 
 async function stepsOf(parsed: Record<string, unknown>): Promise<Step[]> {
@@ -149,7 +167,9 @@ function formatReport(output: string, report: CompressReport): string {
     ["", "before", "after", "ratio"],
   );
   const error = [
-    verified.sqnrDb === undefined ? "" : `SQNR ${Number.isFinite(verified.sqnrDb) ? verified.sqnrDb.toFixed(1) : "∞"} dB`,
+    verified.sqnrDb === undefined
+      ? ""
+      : `SQNR ${Number.isFinite(verified.sqnrDb) ? verified.sqnrDb.toFixed(1) : "∞"} dB`,
     verified.cosine === undefined ? "" : `cosine ${verified.cosine.toFixed(5)}`,
     verified.maxAbsError === undefined ? "" : `worst difference ${verified.maxAbsError.toPrecision(3)}`,
   ].filter(Boolean);
@@ -169,9 +189,17 @@ function formatStepReport(step: StepReport, most: number): string {
   const worst = [...step.changed].sort((a, b) => (b.error ?? 0) - (a.error ?? 0)).slice(0, most);
   return [
     `${step.technique}: ${step.changed.length} changed, ${step.skipped.length} left alone (${step.seconds.toFixed(1)} s)`,
-    ...worst.map(({ what, how, error }) => `  ${what}: ${how}${error === undefined ? "" : `, relative error ${error.toPrecision(3)}`}`),
-    ...(step.changed.length > worst.length ? [`  … and ${step.changed.length - worst.length} more (--json lists all)`] : []),
-    ...[...reasons].map(([why, what]) => `  left alone: ${what.slice(0, 3).join(", ")}${what.length > 3 ? ` and ${what.length - 3} more` : ""} (${why})`),
+    ...worst.map(
+      ({ what, how, error }) =>
+        `  ${what}: ${how}${error === undefined ? "" : `, relative error ${error.toPrecision(3)}`}`,
+    ),
+    ...(step.changed.length > worst.length
+      ? [`  … and ${step.changed.length - worst.length} more (--json lists all)`]
+      : []),
+    ...[...reasons].map(
+      ([why, what]) =>
+        `  left alone: ${what.slice(0, 3).join(", ")}${what.length > 3 ? ` and ${what.length - 3} more` : ""} (${why})`,
+    ),
     ...step.notes.map((note) => `  ${note}`),
   ].join("\n");
 }
@@ -180,4 +208,3 @@ function formatStepReport(step: StepReport, most: number): string {
 export function collect(value: string, before: string[]): string[] {
   return [...before, value];
 }
-

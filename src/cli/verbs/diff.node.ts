@@ -10,7 +10,9 @@ export function addDiff(program: Command): void {
   const verb = program
     .command("diff <before> <after>")
     .summary("what differs between two models")
-    .description("Lists operators, nodes, weights, inputs, outputs and metadata that differ. Exit code 1 when anything does.");
+    .description(
+      "Lists operators, nodes, weights, inputs, outputs and metadata that differ. Exit code 1 when anything does.",
+    );
   addCommonOptions(verb).action((before: string, after: string, parsed: Record<string, unknown>) =>
     runVerb(commonOptions(parsed).json, async () => {
       const diff = await diffModels(await loadFile(before), await loadFile(after));

@@ -1,0 +1,26 @@
+/** The public names of pare, and nothing else. */
+export { inspect } from "./analyse/inspect.ts";
+export { inferShapes } from "./analyse/shapes.ts";
+export { costOf } from "./analyse/cost.ts";
+export { buildArchitecture } from "./architectures/build.ts";
+export { PareError } from "./base/error.ts";
+export { TECHNIQUES } from "./catalog.ts";
+export type { Batch, BatchOptions, Dataset, Reader } from "./data/dataset.ts";
+export { openDataset } from "./data/open.node.ts";
+export { Builder } from "./ir/builder.ts";
+export { checkModel } from "./ir/check.ts";
+export { encodeModel } from "./ir/encode.ts";
+export { Graph, Node, Value } from "./ir/graph.ts";
+export { load as loadBytes } from "./ir/load.ts";
+export { loadFile as load } from "./ir/load.node.ts";
+export { Model } from "./ir/model.ts";
+export { saveFile as save } from "./ir/save.node.ts";
+export { Tensor } from "./ir/tensor.ts";
+export { parseModel } from "./ir/text-parse.ts";
+export { printModel } from "./ir/text-print.ts";
+export { openSession } from "./run/open-session.node.ts";
+export type { Feeds, NdArray, Provider, Session, SessionOptions } from "./run/session.ts";
+export { compressFile } from "./techniques/compress-file.node.ts";
+export { type CompressOptions, type CompressReport, compress } from "./techniques/pipeline.node.ts";
+export { defineTechnique, type Step, type Technique } from "./techniques/technique.ts";
+export { convertOpset } from "./transform/opset.ts";
