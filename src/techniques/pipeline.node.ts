@@ -23,6 +23,8 @@ export interface CompressOptions {
   readonly provider?: Provider | undefined;
   readonly threads?: number | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** What the user started from, when the given model has gone through steps already; default: the given model. */
+  readonly original?: Model | undefined;
   onProgress?(progress: Progress): void;
 }
 
@@ -72,7 +74,7 @@ export async function runSteps(
     const context: Context = {
       data: options.data,
       evaluation: options.evaluation,
-      original,
+      original: options.original ?? original,
       seed: options.seed ?? 1,
       provider: options.provider ?? "cpu",
       threads: options.threads ?? 0,
