@@ -1,8 +1,9 @@
 /** A source over arrays in memory with samples along axis 0: what npz:, audio: and library callers have. */
-import type { DType, TypedData } from "../base/dtype.ts";
+import type { TypedData } from "../base/dtype.ts";
 import { PareError } from "../base/error.ts";
 import { elementCount, formatShape } from "../base/shape.ts";
 import type { NdArray } from "../run/session.ts";
+import { numberedClasses } from "./classes.ts";
 import type { Buffers, Dataset, Source } from "./dataset.ts";
 import { indexedDataset } from "./indexed.ts";
 import { NameOptions } from "./options.ts";
@@ -49,7 +50,7 @@ export function arraySource(arrays: ArraySet, where: string): Source {
     fields,
     labels: kind,
     labelShape,
-    classes: kind === "classes" ? (arrays.classes ?? numbered(labels as Int32Array)) : undefined,
+    classes: kind === "classes" ? (arrays.classes ?? numbered(labels as Int32Array, where)) : undefined,
     fill(indices: ArrayLike<number>, into: Buffers) {
       for (const field of fields)
         copyRows(
@@ -94,17 +95,11 @@ function numericLabels(
   });
 }
 
-function numbered(labels: Int32Array): string[] {
-  const most = labels.reduce((best, label) => Math.max(best, label), 0);
-  return Array.from({ length: most + 1 }, (_, i) => String(i));
+function numbered(labels: Int32Array, where: string): string[] {
+  return numberedClasses(labels.reduce((best, label) => Math.max(best, label), 0) + 1, where);
 }
 
 /** y = (x − zero) · scale as float32. */
 export function dequantized(data: TypedData, scale: number, zero: number): Float32Array {
   return Float32Array.from(data as ArrayLike<number | bigint>, (x) => (Number(x) - zero) * scale);
-}
-
-/** True for the dtypes whose typed array holds the numbers themselves (not bit patterns). */
-export function isPlainNumber(dtype: DType): boolean {
-  return /^(float32|float64|u?int(8|16|32|64)|bool)$/.test(dtype);
 }

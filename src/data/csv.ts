@@ -1,6 +1,7 @@
 /** `csv:` reads a table: number columns become one feature vector, one column the target or the class. */
 import { nearest, PareError } from "../base/error.ts";
 import { requireFile } from "./bytes.ts";
+import { numberedClasses } from "./classes.ts";
 import { csvRows } from "./csv-parse.ts";
 import type { Buffers, Dataset, Reader, Source } from "./dataset.ts";
 import type { NameOptions } from "./options.ts";
@@ -116,15 +117,8 @@ function targetOf(table: Table, options: NameOptions): Target | undefined {
     const words = table.rows.map((row) => row[column] as string);
     const numeric = words.every((word) => /^\d{1,9}$/.test(word));
     const classes = numeric
-      ? Array.from({ length: words.reduce((most, word) => Math.max(most, Number(word)), 0) + 1 }, (_, i) => String(i))
+      ? numberedClasses(words.reduce((most, word) => Math.max(most, Number(word)), 0) + 1, options.name)
       : [...new Set(words)].toSorted((a, b) => (a < b ? -1 : 1));
-    if (classes.length > words.length + 1000)
-      options.fail(
-        "label",
-        `a class number of ${classes.length - 1}`,
-        "classes numbered from 0",
-        "Use target= for real values",
-      );
     const numberOf = new Map(classes.map((name, i) => [name, i]));
     return {
       column,

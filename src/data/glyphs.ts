@@ -8,6 +8,8 @@ import { PIXEL_OPTIONS, pixelShape, pixelTransform, writePixels } from "./pixels
 
 /** Samples when the name gives no `count`. */
 const DEFAULT_COUNT = { train: 12_000, validation: 2_000, test: 4_000 };
+/** A shuffled pass keeps one number of four bytes per sample: 400 MB at most. */
+const COUNT_LIMIT = 100_000_000;
 const SPLITS = ["train", "validation", "test"] as const;
 
 export const glyphs: Reader = {
@@ -30,7 +32,7 @@ export const glyphs: Reader = {
         help: "Write glyphs:?option=value",
       });
     const split = options.choice("split", SPLITS) ?? "train";
-    const size = options.integer("count", 1, 0xffff_ffff) ?? DEFAULT_COUNT[split];
+    const size = options.integer("count", 1, COUNT_LIMIT) ?? DEFAULT_COUNT[split];
     const seed = options.integer("seed", 0, 0xffff_ffff) ?? 1;
     const classes = options.integer("classes", 2, GLYPHS.length) ?? 10;
     const side = options.integer("size", 8, 256) ?? 28;

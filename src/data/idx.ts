@@ -1,6 +1,7 @@
 /** `idx:` reads folders of the MNIST family: images and labels as IDX files, plain or gzip. */
 import { PareError } from "../base/error.ts";
 import { fileRecords, gunzip, type Records, requireFolder, residentRecords } from "./bytes.ts";
+import { numberedClasses } from "./classes.ts";
 import type { Buffers, Reader, Source } from "./dataset.ts";
 import type { Host } from "./host.ts";
 import { PIXEL_OPTIONS, pixelShape, pixelTransform, writePixels } from "./pixels.ts";
@@ -58,7 +59,7 @@ export const idx: Reader = {
       size: classOf.length,
       fields: [{ name: "image", dtype: "float32", shape: pixelShape(transform.layout, channels, outHeight, outWidth) }],
       labels: "classes",
-      classes: Array.from({ length: classes }, (_, i) => String(i)),
+      classes: numberedClasses(classes, path),
       async fill(indices: ArrayLike<number>, into: Buffers) {
         const out = into.fields["image"] as Float32Array;
         const classesOut = into.labels as Int32Array;

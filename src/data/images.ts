@@ -1,6 +1,7 @@
 /** `images:` reads picture files: a folder per class, or one folder with a table of labels. */
 import { PareError } from "../base/error.ts";
 import { requireFolder, resolveBeside } from "./bytes.ts";
+import { numberedClasses } from "./classes.ts";
 import { csvRows } from "./csv-parse.ts";
 import type { Buffers, Reader, Source } from "./dataset.ts";
 import type { DecodedImage, Host, ImageRequest } from "./host.ts";
@@ -42,7 +43,7 @@ export const images: Reader = {
       labels === undefined ? await folderPerClass(host, path) : await labelTable(host, path, labels, options);
     const { files, classOf } = listing;
     const count = options.integer("classes", 1, 2 ** 31 - 1);
-    const classes = count === undefined ? listing.classes : (listing.words ?? numbered(count));
+    const classes = count === undefined ? listing.classes : (listing.words ?? numberedClasses(count, options.name));
     for (const [i, label] of classOf.entries())
       if (label >= classes.length)
         throw new PareError("bad-data", `The label of ${files[i]} is out of range`, {
@@ -139,7 +140,11 @@ async function labelTable(host: Host, folder: string, labels: string, options: N
   const words = rows.map((row) => row[labelColumn] ?? "");
   if (words.every((word) => /^\d{1,9}$/.test(word))) {
     const classOf = Int32Array.from(words, Number);
-    return { files, classOf, classes: numbered(classOf.reduce((most, label) => Math.max(most, label), 0) + 1) };
+    return {
+      files,
+      classOf,
+      classes: numberedClasses(classOf.reduce((most, label) => Math.max(most, label), 0) + 1, table),
+    };
   }
   const bad = words.findIndex((word) => word === "" || /^[-+.\d]+$/.test(word));
   if (bad >= 0)
@@ -150,10 +155,6 @@ async function labelTable(host: Host, folder: string, labels: string, options: N
     });
   const classes = [...new Set(words)].toSorted((a, b) => (a < b ? -1 : 1));
   return { files, classOf: Int32Array.from(words, (word) => classes.indexOf(word)), classes, words: classes };
-}
-
-function numbered(count: number): string[] {
-  return Array.from({ length: count }, (_, i) => String(i));
 }
 
 function wrongSize(file: string, image: DecodedImage, other: string, first: DecodedImage): PareError {

@@ -177,7 +177,9 @@ export function permutation(size: number, seed: number): Uint32Array {
 }
 
 function identity(size: number): Uint32Array {
-  return Uint32Array.from({ length: size }, (_, i) => i);
+  const indices = new Uint32Array(size);
+  for (let i = 0; i < size; i++) indices[i] = i;
+  return indices;
 }
 
 /**

@@ -6,6 +6,7 @@ import { toFloat32 } from "../base/to-float32.ts";
 import type { NdArray } from "../run/session.ts";
 import { arraySource } from "./arrays.ts";
 import { requireFile, resolveBeside } from "./bytes.ts";
+import { numberedClasses } from "./classes.ts";
 import type { Dataset, Reader, Source } from "./dataset.ts";
 import type { Host } from "./host.ts";
 import { type NpyArray, parseNpy, parseNpz } from "./npy.ts";
@@ -49,7 +50,7 @@ export const npz: Reader = {
         fields,
         labels,
         ...(kind ? { kind } : {}),
-        classes: count === undefined ? undefined : Array.from({ length: count }, (_, i) => String(i)),
+        classes: count === undefined ? undefined : numberedClasses(count, options.name),
       },
       options.name,
     );

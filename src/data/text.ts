@@ -2,6 +2,7 @@
 import type { DType, TypedData } from "../base/dtype.ts";
 import { PareError } from "../base/error.ts";
 import { requireFile, resolveBeside } from "./bytes.ts";
+import { numberedClasses } from "./classes.ts";
 import type { Buffers, Field, Reader, Source } from "./dataset.ts";
 import type { Host } from "./host.ts";
 import type { NameOptions } from "./options.ts";
@@ -190,7 +191,7 @@ function sentences(content: string, path: string, plan: Plan, options: NameOptio
     size: rows.length,
     fields: [tokensField(plan), { ...tokensField(plan), name: "attention_mask" }],
     labels: "classes",
-    classes: Array.from({ length: classes }, (_, i) => String(i)),
+    classes: numberedClasses(classes, path),
     fill(indices: ArrayLike<number>, into: Buffers) {
       for (let k = 0; k < indices.length; k++) {
         const row = rows[indices[k] as number] as (typeof rows)[number];
