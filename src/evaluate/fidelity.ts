@@ -15,6 +15,7 @@ export interface OutputFidelity {
   /** 10·log10(Σy² / Σ(ŷ−y)²); Infinity when equal. */
   readonly sqnrDb: number;
   readonly cosine: number;
+  /** NaN, as is `sqnrDb`, when the candidate answers NaN where the reference does not. */
   readonly maxAbsError: number;
   /** Share of rows along the last axis with the same highest score; undefined unless it is a float output with such rows. */
   readonly agreement?: Interval | undefined;
@@ -77,6 +78,7 @@ class OutputSums {
   readonly #name: string;
   readonly #sums = new ErrorSums();
   readonly #divergences = new StreamingMoments();
+  #candidateNaN = 0;
   #rows = 0;
   #agreeing = 0;
   #probabilities: boolean | undefined;
@@ -95,11 +97,21 @@ class OutputSums {
       this.#addStrings(expected.data as readonly string[], actual.data as readonly string[]);
       return;
     }
-    const a = asFloat32(expected);
-    const b = asFloat32(actual);
+    const [a, b] = this.#comparable(asFloat32(expected), asFloat32(actual));
     this.#sums.add(a, b);
     const width = lastAxis(expected);
     if (isFloat(expected.dtype) && width > 1) this.#addRows(a, b, width);
+  }
+
+  /** Both arrays with equal infinities and NaN in both (masked scores) taken out; counts NaN that only the candidate has. */
+  #comparable(a: Float32Array, b: Float32Array): [Float32Array, Float32Array] {
+    if (a.every(Number.isFinite) && b.every(Number.isFinite)) return [a, b];
+    const [x, y] = [a.slice(), b.slice()];
+    for (let i = 0; i < x.length; i++) {
+      if (Number.isNaN(y[i]) && !Number.isNaN(x[i])) this.#candidateNaN++;
+      if (!Number.isFinite(x[i]) && Object.is(x[i], y[i])) x[i] = y[i] = 0;
+    }
+    return [x, y];
   }
 
   #addStrings(a: readonly string[], b: readonly string[]): void {
@@ -124,11 +136,12 @@ class OutputSums {
   result(): OutputFidelity {
     const { sqnrDb, cosine, maxAbsError } = this.#sums.result;
     const rows = this.#rows > 0;
+    const broken = this.#candidateNaN > 0;
     return {
       name: this.#name,
-      sqnrDb,
+      sqnrDb: broken ? Number.NaN : sqnrDb,
       cosine,
-      maxAbsError,
+      maxAbsError: broken ? Number.NaN : maxAbsError,
       agreement: rows ? wilsonInterval(this.#agreeing, this.#rows) : undefined,
       klNats: rows ? intervalOfMoments(this.#divergences) : undefined,
     };

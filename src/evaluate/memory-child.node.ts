@@ -1,7 +1,8 @@
 /** The fresh process of a memory measurement: loads a model, runs it, prints how much memory that took at its peak. */
+import { readFileSync } from "node:fs";
 import { openLocalSession } from "../run/local-session.node.ts";
 import { type SyntheticOptions, syntheticFeeds } from "../run/synthetic.ts";
-import { type SessionOptions } from "../run/session.ts";
+import type { SessionOptions } from "../run/session.ts";
 
 /** What the parent passes as JSON. */
 export interface MemoryJob {
@@ -19,9 +20,18 @@ export interface MemoryFigures {
   readonly peakBytes: number;
 }
 
-/** Peak resident set of this process so far. */
+/**
+ * Peak resident bytes of this process so far. On Linux from its own address space: `maxRSS` begins with what the parent
+ * process had when it forked.
+ */
 function peak(): number {
-  return process.resourceUsage().maxRSS * 1024; // kilobytes on every system
+  try {
+    const kilobytes = /^VmHWM:\s*(\d+) kB$/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1];
+    if (kilobytes !== undefined) return Number(kilobytes) * 1024;
+  } catch {
+    // Not Linux: a process that was not forked has its own figure.
+  }
+  return process.resourceUsage().maxRSS * 1024;
 }
 
 const job = JSON.parse(process.argv[2] ?? "{}") as MemoryJob;

@@ -3,13 +3,7 @@ import ort from "onnxruntime-node";
 import { type TypedData, bytesOf } from "../base/dtype.ts";
 import { PareError } from "../base/error.ts";
 import { copyOf, fromEngineTensor, isEngineDtype, portsOf, toEngineTensor } from "./engine-tensor.node.ts";
-import type { Feeds, NdArray, Port, SessionOptions } from "./session.ts";
-
-/** The part of the options that the engine understands; it can be posted to a worker. */
-export type EngineOptions = Pick<
-  SessionOptions,
-  "provider" | "threads" | "optimize" | "optimizedPath" | "profilePrefix"
->;
+import type { EngineOptions, Feeds, NdArray, Port } from "./session.ts";
 
 const LEVELS = { none: "disabled", basic: "basic", extended: "extended", all: "all" } as const;
 /** Only fatal messages are logged: everything else reaches the caller as an exception, not as noise on stderr. */

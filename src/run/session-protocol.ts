@@ -1,6 +1,5 @@
 /** Messages between a session and its worker thread. */
-import type { EngineOptions } from "./engine.node.ts";
-import type { Feeds, NdArray, Port } from "./session.ts";
+import type { EngineOptions, Feeds, NdArray, Port } from "./session.ts";
 
 /** Cells of the shared control block. */
 export const CONTROL = {

@@ -33,6 +33,12 @@ export interface SessionOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** The part of the options that the engine understands; it can be posted to a worker. */
+export type EngineOptions = Pick<
+  SessionOptions,
+  "provider" | "threads" | "optimize" | "optimizedPath" | "profilePrefix"
+>;
+
 export interface Port {
   readonly name: string;
   readonly dtype: DType;

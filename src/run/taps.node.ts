@@ -4,11 +4,13 @@ import { PareError, throwIfAborted } from "../base/error.ts";
 import type { Value } from "../ir/graph.ts";
 import type { Model } from "../ir/model.ts";
 import { exposeValues } from "./expose.ts";
+import type { FeedStream } from "./feed-stream.ts";
 import { openSession } from "./open-session.node.ts";
+import type { Reducer } from "./reducers.ts";
 import type { Feeds, NdArray, SessionOptions } from "./session.ts";
 
-/** Where feeds come from; called once per pass over the data. */
-export type FeedStream = () => AsyncIterable<Feeds> | Iterable<Feeds>;
+export type { FeedStream } from "./feed-stream.ts";
+export type { Reducer } from "./reducers.ts";
 
 export interface TapOptions extends SessionOptions {
   /** Bytes of tapped values per batch above which the values are taken in several passes. Default 512 MiB. */
@@ -17,13 +19,6 @@ export interface TapOptions extends SessionOptions {
   readonly onBatch?:
     | ((progress: { readonly pass: number; readonly passes: number; readonly batch: number }) => void)
     | undefined;
-}
-
-/** Keeps statistics of one value. */
-export interface Reducer<T> {
-  /** Takes one batch of the value; the array must not be kept. */
-  add(array: NdArray): void;
-  result(): T;
 }
 
 const GROUP_BYTES = 512 * 2 ** 20;

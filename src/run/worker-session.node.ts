@@ -4,12 +4,11 @@ import { Worker } from "node:worker_threads";
 import { type TypedData, bytesOf } from "../base/dtype.ts";
 import { PareError, throwIfAborted } from "../base/error.ts";
 import { workerUrl } from "../base/worker-url.node.ts";
-import type { EngineOptions } from "./engine.node.ts";
 import { engineError } from "./engine-error.ts";
 import { copyOf } from "./engine-tensor.node.ts";
 import { type EngineLink, SessionFront } from "./session-front.ts";
 import { CONTROL, type Envelope, type Reply, type Request, type WorkerSetup } from "./session-protocol.ts";
-import type { Feeds, NdArray, Port, Session, SessionOptions } from "./session.ts";
+import type { EngineOptions, Feeds, NdArray, Port, Session, SessionOptions } from "./session.ts";
 
 /** Longest wait at process exit for an engine call in progress. */
 const EXIT_WAIT_MS = 20_000;
