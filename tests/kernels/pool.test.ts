@@ -1,0 +1,107 @@
+/** The kernel pool: same results as on the main thread, moved buffers, stopping, failing, closing. */
+import { afterEach, describe, expect, it } from "vitest";
+import { loadKernels } from "../../src/kernels/kernels.ts";
+import { KernelPool } from "../../src/kernels/pool.node.ts";
+import { expectElements, noise } from "./arrays.ts";
+
+let pool: KernelPool;
+afterEach(() => pool.close());
+
+describe("KernelPool", () => {
+  it("gives the main thread's results, many jobs on two workers", async () => {
+    pool = new KernelPool(2);
+    const kernels = await loadKernels();
+    const spec = { bits: 4, symmetric: false } as const;
+    const jobs = Array.from({ length: 12 }, (_, i) => noise(640, i));
+    const results = await Promise.all(jobs.map((w) => pool.run("quantizeBlocks", [w, 10, 64, spec])));
+    for (const [i, result] of results.entries()) {
+      const expected = kernels.quantizeBlocks(jobs[i] as Float32Array, 10, 64, spec);
+      expectElements(result.codes, expected.codes);
+      expectElements(result.zeroPoints, expected.zeroPoints);
+    }
+    const back = await pool.run("dequantizeBlocks", [results[0] as (typeof results)[0]]);
+    expect(back.length).toBe(640);
+    expect(pool.pending).toBe(0);
+  });
+
+  it("moves buffers there and back, and copies only the part that a view shows", async () => {
+    pool = new KernelPool(1);
+    const w = noise(100);
+    const expected = w.slice();
+    let returned: Float32Array | undefined;
+    const summary = await pool.run("summarize", [w], {
+      transfer: [w.buffer as ArrayBuffer],
+      giveBack: ([x]) => {
+        returned = x;
+      },
+    });
+    expect(summary.count).toBe(100);
+    expect(w.length).toBe(0); // moved
+    expectElements(returned, expected);
+    const large = new Float32Array(1000).fill(2);
+    expect((await pool.run("summarize", [large.subarray(10, 20)])).sum).toBe(20);
+    expect(large.length).toBe(1000);
+    const kernels = await loadKernels();
+    const scratch = kernels.scratch(40);
+    const view = new Float32Array(scratch.buffer, scratch.byteOffset, 10).fill(1);
+    expect((await pool.run("summarize", [view])).sum).toBe(10);
+  });
+
+  it("passes on what a kernel throws, and goes on", async () => {
+    pool = new KernelPool(1);
+    const wrong = pool.run("quantizeBlocks", [noise(10), 1, 10, { bits: 4, block: 17 }]);
+    await expect(wrong).rejects.toMatchObject({ name: "PareError", code: "bad-option" });
+    expect((await pool.run("summarize", [noise(10)])).count).toBe(10);
+  });
+
+  it("rejects arguments that cannot travel, and goes on", async () => {
+    pool = new KernelPool(1);
+    const w = noise(8);
+    structuredClone(w, { transfer: [w.buffer as ArrayBuffer] });
+    await expect(pool.run("summarize", [w], { transfer: [w.buffer as ArrayBuffer] })).rejects.toThrow(/cannot travel/);
+    expect((await pool.run("summarize", [noise(3)])).count).toBe(3);
+  });
+
+  it("stops on a signal, queued jobs and running ones, and refuses an aborted one", async () => {
+    pool = new KernelPool(1);
+    const controller = new AbortController();
+    const big = noise(400_000);
+    const jobs = Array.from({ length: 5 }, () =>
+      pool.run("quantizeBlocks", [big, 100, 4000, { bits: 4, scale: "mse" }], { signal: controller.signal }),
+    );
+    const settled = Promise.allSettled(jobs);
+    controller.abort();
+    for (const outcome of await settled) {
+      expect(outcome.status).toBe("rejected");
+      if (outcome.status === "rejected") expect(outcome.reason).toMatchObject({ code: "aborted" });
+    }
+    await expect(pool.run("summarize", [big], { signal: controller.signal })).rejects.toMatchObject({
+      code: "aborted",
+    });
+    expect((await pool.run("summarize", [noise(5)])).count).toBe(5);
+  });
+
+  it("makes room when jobs finish", async () => {
+    pool = new KernelPool(1);
+    const jobs = [1, 2].map((seed) => pool.run("summarize", [noise(50, seed)]));
+    let roomy = false;
+    const room = pool.room().then(() => {
+      roomy = true;
+    });
+    await Promise.resolve();
+    expect(roomy).toBe(false);
+    await room;
+    expect(pool.pending).toBeLessThan(2);
+    await Promise.all(jobs);
+  });
+
+  it("fails what is left when closed, and everything after", async () => {
+    pool = new KernelPool(1);
+    const job = pool.run("quantizeBlocks", [noise(400_000), 100, 4000, { bits: 4, scale: "mse" }]);
+    const failed = expect(job).rejects.toMatchObject({ code: "aborted" });
+    await pool.close();
+    await failed;
+    await expect(pool.run("summarize", [noise(5)])).rejects.toMatchObject({ code: "aborted" });
+    expect(() => new KernelPool(0)).toThrow(/at least one/);
+  });
+});
