@@ -51,3 +51,24 @@ export function bits(outputs: Outputs): Record<string, unknown> {
     ]),
   );
 }
+
+/**
+ * The worst distance between two runs: |a − b| / (1 + |a|) for floats (half floats in steps of 2⁻¹⁰), infinite where
+ * anything else, a NaN or a shape differs.
+ */
+export function worstError(before: Outputs, after: Outputs): number {
+  let worst = Object.keys(before).join() === Object.keys(after).join() ? 0 : Number.POSITIVE_INFINITY;
+  for (const [name, a] of Object.entries(before)) {
+    const b = after[name];
+    if (!b || a.dtype !== b.dtype || a.shape.join() !== b.shape.join()) return Number.POSITIVE_INFINITY;
+    for (let i = 0; i < a.data.length; i++) {
+      if (Object.is(a.data[i], b.data[i])) continue;
+      const [x, y] = [Number(a.data[i]), Number(b.data[i])];
+      if (a.dtype === "float16") worst = Math.max(worst, Math.abs(x - y) * 2 ** -10);
+      else if (a.dtype === "float32" || a.dtype === "float64")
+        worst = Math.max(worst, Math.abs(x - y) / (1 + Math.abs(x)));
+      else return Number.POSITIVE_INFINITY;
+    }
+  }
+  return Number.isNaN(worst) ? Number.POSITIVE_INFINITY : worst;
+}

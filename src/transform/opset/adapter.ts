@@ -31,11 +31,18 @@ export function before(node: Node): Builder {
   return new Builder(node.graph, { before: node, prefix: `${node.outputs[0]?.name || node.opType}_` });
 }
 
+/** An integer-list attribute as an int64 vector, exact up to the largest integers (which mean "to the end"). */
+export function intsTensor(node: Node, attribute: string): Tensor | undefined {
+  const found = node.attributes.get(attribute);
+  if (found?.type !== "ints") return undefined;
+  return Tensor.of("int64", [found.value.length], BigInt64Array.from(found.value, BigInt));
+}
+
 /** Turns an integer-list attribute into input `index`; an absent attribute leaves the input empty. */
 export function intsToInput(node: Node, attribute: string, index: number): void {
-  const values = node.ints(attribute);
+  const values = intsTensor(node, attribute);
   node.attributes.delete(attribute);
-  if (values) node.setInput(index, before(node).constant(attribute, Tensor.int64(values)));
+  if (values) node.setInput(index, before(node).constant(attribute, values));
 }
 
 /** ONNX's code of float16. */

@@ -1,6 +1,6 @@
 /** Operators whose attributes became inputs, one table for each opset in which some did. */
 import { Tensor } from "../../ir/tensor.ts";
-import { type Adapter, type AdapterTable, before, intsToInput, rankOf, scalarLike } from "./adapter.ts";
+import { type Adapter, type AdapterTable, before, intsTensor, intsToInput, rankOf, scalarLike } from "./adapter.ts";
 
 const axesToInput: Adapter = (node) => {
   intsToInput(node, "axes", 1);
@@ -17,14 +17,14 @@ export const TO_INPUTS_10: AdapterTable = {
     return undefined;
   },
   Slice(node) {
-    const starts = node.ints("starts");
-    const ends = node.ints("ends");
+    const starts = intsTensor(node, "starts");
+    const ends = intsTensor(node, "ends");
     if (!starts || !ends) return "it has no attributes starts and ends";
-    const axes = node.ints("axes") ?? starts.map((_, axis) => axis);
+    const axes = intsTensor(node, "axes") ?? Tensor.int64(Array.from({ length: starts.elements }, (_, axis) => axis));
     for (const name of ["starts", "ends", "axes"]) node.attributes.delete(name);
     const b = before(node);
     for (const [i, [name, values]] of Object.entries({ starts, ends, axes }).entries())
-      node.setInput(i + 1, b.constant(name, Tensor.int64(values)));
+      node.setInput(i + 1, b.constant(name, values));
     return undefined;
   },
 };
@@ -44,7 +44,7 @@ export const TO_INPUTS_11: AdapterTable = {
     return undefined;
   },
   Pad(node, context) {
-    const pads = node.ints("pads");
+    const pads = intsTensor(node, "pads");
     if (!pads) return "it has no attribute pads";
     const mode = node.string("mode") ?? "constant";
     const value = node.float("value", 0);
@@ -52,7 +52,7 @@ export const TO_INPUTS_11: AdapterTable = {
     const constant = mode === "constant" && value !== 0 ? scalarLike(node, "value", value, context) : undefined;
     if (mode === "constant" && value !== 0 && !constant) return "the element type of its input is not known";
     for (const name of ["pads", "value"]) node.attributes.delete(name);
-    node.setInput(1, b.constant("pads", Tensor.int64(pads)));
+    node.setInput(1, b.constant("pads", pads));
     if (constant) node.setInput(2, constant);
     return undefined;
   },
