@@ -1,5 +1,5 @@
 /** The columns of the short tables (terminal, Markdown): what to show of each entry, and which value in a column is the best. */
-import { type Quantity, quantitiesOf, quantityOf } from "../search/quantities.ts";
+import { type Quantity, quantitiesOf, quantityOf, rankValue } from "../search/quantities.ts";
 import type { Entry, Results } from "../search/results.ts";
 import { formatInterval, formatPoints, formatTimes } from "./format.ts";
 
@@ -80,12 +80,12 @@ export function columnsOf(results: Results): Column[] {
         const ratio = entry.latency?.ratio;
         if (!ratio || entry === baseline) return entry.error ? "–" : "";
         const text = formatTimes(1 / ratio.value);
-        return ratio.low <= 1 && ratio.high >= 1 ? `~${text}` : text;
+        return rankValue(quantityOf("latency-ratio"), entry) === 1 ? `~${text}` : text;
       },
     });
   shown.add("latency-ratio");
   for (const objective of results.objectives) add(quantityOf(objective.name), 5);
-  const rest = ["file", "latency", "energy", "nonzero", "macs"].map(quantityOf);
+  const rest = ["file", "energy", "nonzero", "macs"].map(quantityOf);
   for (const quantity of rest) if (available.some(({ name }) => name === quantity.name)) add(quantity, 6);
   return columns;
 }

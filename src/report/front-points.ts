@@ -1,6 +1,6 @@
 /** The points of a chart of two quantities, its non-dominated points and the staircase through them: what all charts share. */
 import { paretoFront } from "../search/pareto.ts";
-import type { Quantity } from "../search/quantities.ts";
+import { type Quantity, rankValue } from "../search/quantities.ts";
 import type { Entry } from "../search/results.ts";
 
 export interface ChartPoint {
@@ -19,7 +19,7 @@ export function chartPoints(entries: readonly Entry[], x: Quantity, y: Quantity)
     return px && py && Number.isFinite(px.value) && Number.isFinite(py.value) ? [{ entry, x: px, y: py }] : [];
   });
   const { front } = paretoFront(
-    measured.map((point) => [point.x.value, point.y.value]),
+    measured.map(({ entry }) => [rankValue(x, entry), rankValue(y, entry)]),
     [x, y],
   );
   const chosen = new Set(front);

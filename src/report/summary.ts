@@ -1,5 +1,5 @@
 /** The verdict in plain words: which model to take, how much smaller and faster it is, and what it costs. */
-import { type Quantity, quantityOf } from "../search/quantities.ts";
+import { type Quantity, quantityOf, rankValue } from "../search/quantities.ts";
 import type { Entry, Results } from "../search/results.ts";
 import { formatBytes, formatInterval, formatPoints, formatTimes, formatValue } from "./format.ts";
 
@@ -29,8 +29,8 @@ export function recommended(results: Results): Entry | undefined {
     .filter((quantity) => quantity.direction === "minimize" && !quantity.task);
   const gain = (entry: Entry): number =>
     costs.reduce((product, cost) => {
-      const before = cost.of(baseline)?.value;
-      const after = cost.of(entry)?.value;
+      const before = rankValue(cost, baseline);
+      const after = rankValue(cost, entry);
       return before !== undefined && after !== undefined && after > 0 ? product * (before / after) : product;
     }, 1);
   const good = results.entries.filter((entry) => {
@@ -58,8 +58,9 @@ export function gainOf(results: Results, entry: Entry): string {
     parts.push(before >= after ? times(before / after, "smaller") : times(after / before, "larger"));
   const ratio = entry.latency?.ratio;
   if (ratio) {
-    if (ratio.high < 1) parts.push(times(1 / ratio.value, "faster"));
-    else if (ratio.low > 1) parts.push(times(ratio.value, "slower"));
+    const rank = rankValue(quantityOf("latency-ratio"), entry) ?? 1;
+    if (rank < 1) parts.push(times(1 / rank, "faster"));
+    else if (rank > 1) parts.push(times(rank, "slower"));
     else parts.push("as fast");
   }
   const { quality } = axesOf(results);
@@ -83,7 +84,9 @@ export function summaryOf(results: Results): string {
   const done = results.entries.slice(1).filter((entry) => !entry.error);
   const failed = results.entries.length - 1 - done.length;
   const tail =
-    failed > 0 ? ` ${failed} of ${results.entries.length - 1} recipes failed; their reasons are in the table.` : "";
+    failed > 0
+      ? ` ${failed} of ${results.entries.length - 1} recipes failed; ${failed === 1 ? "its reason is" : "their reasons are"} in the table.`
+      : "";
   const best = recommended(results);
   if (best) return `${best.label} makes it ${gainOf(results, best)}.${tail}`;
   if (done.length === 0) return `No compressed model was measured yet.${tail}`;

@@ -102,3 +102,18 @@ export function quantitiesOf(entries: readonly Entry[]): Quantity[] {
   const costs = [...KNOWN.values()].filter((quantity) => entries.some((entry) => quantity.of(entry) !== undefined));
   return [...tasks, ...costs];
 }
+
+/** A time ratio this near to 1 is not a difference that anyone would notice, whatever its interval says. */
+const SAME_TIME = 0.02;
+
+/**
+ * The number that decides whether one entry beats another: the measured value, except that a time ratio whose interval contains 1 (or
+ * which lies within 2 % of it) counts as 1. Noise of the clock puts nothing on the front.
+ */
+export function rankValue(quantity: Quantity, entry: Entry): number | undefined {
+  const measured = entry.error ? undefined : quantity.of(entry);
+  if (!measured) return undefined;
+  const { value, low, high } = measured;
+  const same = Math.abs(value - 1) <= SAME_TIME || (low !== undefined && high !== undefined && low <= 1 && high >= 1);
+  return quantity.unit === "times" && same ? 1 : value;
+}

@@ -22,7 +22,10 @@ export interface Objective {
 /** One step of a recipe as data. */
 export interface RecipeStep {
   readonly technique: string;
+  /** Every option, defaults included. */
   readonly options: Readonly<Record<string, unknown>>;
+  /** The step as people write it, options at their defaults left out: "quantize-weights:bits=4". */
+  readonly text?: string | undefined;
 }
 
 /** What one step did: the journal. */
@@ -112,6 +115,11 @@ export interface Entry {
   readonly command?: string | undefined;
   readonly error?: { readonly code: string; readonly message: string } | undefined;
   readonly metrics: Readonly<Record<string, Metric>>;
+  /**
+   * Difference of a metric from the baseline's on the same samples, with the 95 % interval of the paired difference: narrower than what
+   * the two intervals suggest.
+   */
+  readonly differences?: Readonly<Record<string, Interval>> | undefined;
   readonly bytes?: BytesRecord | undefined;
   readonly parameters?: number | undefined;
   readonly nonzero?: number | undefined;

@@ -2,7 +2,7 @@
 import { PareError, messageOf, throwIfAborted } from "../base/error.ts";
 import { hypervolumeRecord } from "./hypervolume.ts";
 import { paretoFront } from "./pareto.ts";
-import { quantityOf } from "./quantities.ts";
+import { quantityOf, rankValue } from "./quantities.ts";
 import { type Entry, type Objective, type RecipeStep, RESULTS_VERSION, type Results } from "./results.ts";
 
 /** What a job's work adds to its entry. */
@@ -166,9 +166,7 @@ export function frontOf(
   reference?: readonly number[],
 ): Pick<Results, "front" | "hypervolume"> {
   if (objectives.length === 0) return { front: [] };
-  const points = entries.map((entry) =>
-    objectives.map((objective) => (entry.error ? undefined : quantityOf(objective.name).of(entry)?.value)),
-  );
+  const points = entries.map((entry) => objectives.map((objective) => rankValue(quantityOf(objective.name), entry)));
   const { front, ranks } = paretoFront(points, objectives);
   const valueOf = (index: number): number => points[index]?.[0] ?? 0;
   const sign = objectives[0]?.direction === "maximize" ? -1 : 1;

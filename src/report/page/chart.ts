@@ -95,27 +95,21 @@ export function frontChart(results: Results, onSelect: (entry: Entry) => void): 
         "span",
         { class: "checks" },
         canLogY
-          ? checkbox(
-              y.unit === "share" ? "log of error, up" : "log, up",
-              isLog(y, points, "y", logY, everything),
-              (on) =>
-                update(() => {
-                  logY = on;
-                })(),
+          ? checkbox("log scale up", isLog(y, points, "y", logY, everything), (on) =>
+              update(() => {
+                logY = on;
+              })(),
             )
           : "",
         canLogX
-          ? checkbox(
-              x.unit === "share" ? "log of error, across" : "log, across",
-              isLog(x, points, "x", logX, true),
-              (on) =>
-                update(() => {
-                  logX = on;
-                })(),
+          ? checkbox("log scale across", isLog(x, points, "x", logX, true), (on) =>
+              update(() => {
+                logX = on;
+              })(),
             )
           : "",
         offScale(points, y).size > 0
-          ? checkbox("fit broken models", everything, (on) =>
+          ? checkbox("broken models to scale", everything, (on) =>
               update(() => {
                 everything = on;
               })(),
@@ -313,7 +307,7 @@ function render(results: Results, view: View): HTMLElement | SVGSVGElement {
       );
     group.append(
       s("text", { class: "axis-name", x: width - margin.right, y: height - 6, "text-anchor": "end" }, axisName(x)),
-      s("text", { class: "axis-name", x: 4, y: 14 }, axisName(y)),
+      s("text", { class: "axis-name", x: 4, y: 14, "text-anchor": "start" }, axisName(y)),
     );
     return group;
   }

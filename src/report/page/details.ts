@@ -1,7 +1,7 @@
 /** Everything about one model: gains, recipe, command to make it again, layers, journal. */
 import { quantitiesOf } from "../../search/quantities.ts";
-import type { Entry, Results, StepRecord } from "../../search/results.ts";
-import { formatBytes, formatInterval, formatSeconds } from "../format.ts";
+import type { Entry, RecipeStep, Results, StepRecord } from "../../search/results.ts";
+import { formatBytes, formatInterval, formatSeconds, formatValue } from "../format.ts";
 import { gainOf } from "../summary.ts";
 import { h } from "./dom.ts";
 import { layerChart } from "./layers.ts";
@@ -35,20 +35,8 @@ export function details(results: Results, entry: Entry): HTMLElement {
 function recipe(entry: Entry): HTMLElement | undefined {
   if (entry.recipe.length === 0 && entry.command === undefined) return undefined;
   const steps = entry.recipe.map((step) => {
-    const options = Object.entries(step.options).filter(([, value]) => value !== undefined);
-    return h(
-      "li",
-      {},
-      h("code", {}, step.technique),
-      options.length > 0 &&
-        h(
-          "span",
-          { class: "options" },
-          options
-            .map(([key, value]) => `${key} ${Array.isArray(value) ? value.join(", ") : String(value)}`)
-            .join(" · "),
-        ),
-    );
+    const text = optionsText(step);
+    return h("li", {}, h("code", {}, step.technique), text !== "" && h("span", { class: "options" }, text));
   });
   return h(
     "section",
@@ -57,6 +45,23 @@ function recipe(entry: Entry): HTMLElement | undefined {
     steps.length > 0 && h("ol", { class: "steps" }, ...steps),
     entry.command !== undefined && commandBox(entry.command),
   );
+}
+
+/** Options that are not at their defaults, where that is known. */
+function optionsText(step: RecipeStep): string {
+  if (step.text !== undefined) {
+    const colon = step.text.indexOf(":");
+    return colon < 0
+      ? ""
+      : step.text
+          .slice(colon + 1)
+          .replaceAll(",", " · ")
+          .replaceAll("=", " ");
+  }
+  return Object.entries(step.options)
+    .filter(([, value]) => value !== undefined)
+    .map(([key, value]) => `${key} ${Array.isArray(value) ? value.join(", ") : String(value)}`)
+    .join(" · ");
 }
 
 /** A command with a button that copies it. */
@@ -92,7 +97,8 @@ function measurements(results: Results, entry: Entry): HTMLElement {
   const rows = quantitiesOf(results.entries).flatMap((quantity) => {
     const now = quantity.of(entry);
     if (!now) return [];
-    const before = baseline && baseline !== entry ? quantity.of(baseline) : undefined;
+    const old = baseline && baseline !== entry ? quantity.of(baseline) : undefined;
+    const was = old && formatValue(old.value, quantity.unit);
     return [
       h(
         "div",
@@ -102,7 +108,7 @@ function measurements(results: Results, entry: Entry): HTMLElement {
           "dd",
           {},
           formatInterval(now, quantity.unit),
-          before && h("small", {}, `was ${formatInterval({ value: before.value }, quantity.unit)}`),
+          was !== undefined && was !== formatValue(now.value, quantity.unit) && h("small", {}, `was ${was}`),
         ),
       ),
     ];

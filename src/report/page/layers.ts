@@ -96,7 +96,7 @@ function layerRow(layer: LayerRecord, maxBytes: number, maxError: number, hasErr
     h(
       "span",
       { class: "layer-name" },
-      h("span", { class: "path", title: layer.name }, layer.name),
+      h("span", { class: "path", title: layer.name }, shortName(layer)),
       h("small", {}, layer.op),
     ),
     h(
@@ -131,4 +131,12 @@ function percent(share: number): string {
   return value === 0
     ? "0 %"
     : `${value >= 10 ? value.toFixed(0) : value >= 0.01 ? value.toPrecision(2) : value.toExponential(0)} %`;
+}
+
+/** Exporters put a slash before and the operator behind: neither tells anything here. The full name is the element's title. */
+function shortName(layer: LayerRecord): string {
+  const tail = `/${layer.op}`;
+  const name = layer.name.endsWith(tail) ? layer.name.slice(0, -tail.length) : layer.name;
+  const bare = name.replace(/^\//, "") || layer.name;
+  return bare.length > 28 ? `…${bare.slice(-27)}` : bare;
 }

@@ -1,7 +1,8 @@
 /** The report page: reads the embedded results and builds everything from them. */
 import type { Entry, Results } from "../../search/results.ts";
+import { quantityOf, rankValue } from "../../search/quantities.ts";
 import { parseResults } from "../../search/results-json.ts";
-import { formatInterval, formatPoints, formatTimes } from "../format.ts";
+import { digits, formatInterval, formatPoints, formatTimes } from "../format.ts";
 import { axesOf, baselineOf, gainOf, recommended, summaryOf } from "../summary.ts";
 import { frontChart } from "./chart.ts";
 import { details } from "./details.ts";
@@ -84,14 +85,13 @@ function tiles(results: Results, best: Entry): HTMLElement {
   if (before && after)
     list.push(tile(formatTimes(before / after), best.bytes?.brotli ? "smaller download" : "smaller file"));
   const ratio = best.latency?.ratio;
-  if (ratio && ratio.value > 0)
-    list.push(
-      tile(
-        formatTimes(ratio.value <= 1 ? 1 / ratio.value : ratio.value),
-        ratio.value <= 1 ? "faster" : "slower",
-        `${formatTimes(1 / ratio.high)} – ${formatTimes(1 / ratio.low)}`.replaceAll("×", ""),
-      ),
-    );
+  const rank = rankValue(quantityOf("latency-ratio"), best);
+  if (ratio && rank !== undefined && rank > 0) {
+    const range = `${digits(1 / ratio.high)} – ${digits(1 / ratio.low)}`;
+    if (rank === 1) list.push(tile("as fast", "as the original", range));
+    else
+      list.push(tile(formatTimes(rank < 1 ? 1 / rank : rank), rank < 1 ? "faster" : "slower", rank < 1 ? range : ""));
+  }
   const now = quality?.of(best);
   const old = baseline && quality?.of(baseline);
   if (quality && now && old)

@@ -74,7 +74,7 @@ function explanations(results: Results): (readonly [string, string])[] {
     const samples = Math.max(...metrics.map(([, metric]) => metric.samples));
     lines.push([
       metrics.map(([name]) => quantityOf(name).label).join(", "),
-      `on ${samples} held-out samples that no step has seen; ranges are 95 % intervals. All models saw the same samples, so differences between them are surer than the ranges suggest.`,
+      `on ${samples} held-out samples that no step has seen; ranges are 95 % intervals. All models saw the same samples: the range under “Points” is that of the paired difference, which is surer than the ranges of both suggest.`,
     ]);
   }
   const compressed = entries.find((entry) => entry.bytes)?.bytes;

@@ -1,5 +1,5 @@
 /** The table of all models: sortable, the best of each column marked, a row opens the details. */
-import { type Quantity, quantitiesOf, quantityOf } from "../../search/quantities.ts";
+import { type Quantity, quantitiesOf, quantityOf, rankValue } from "../../search/quantities.ts";
 import type { Entry, Results } from "../../search/results.ts";
 import { formatPoints, formatTimes, formatValue } from "../format.ts";
 import { axesOf } from "../summary.ts";
@@ -17,11 +17,13 @@ interface PageColumn {
   readonly full: string;
   readonly direction: Quantity["direction"] | undefined;
   readonly value: (entry: Entry) => number | undefined;
+  /** What decides which is best, where that is not the value. */
+  readonly rank?: (entry: Entry) => number | undefined;
   readonly cell: (entry: Entry) => { readonly text: string; readonly small?: string };
 }
 
 /** Shown without being asked for, besides the objectives. */
-const CORE = ["file", "latency", "energy", "nonzero"];
+const CORE = ["file", "energy", "nonzero", "memory"];
 
 export function modelTable(results: Results, onSelect: (entry: Entry) => void): Table {
   const baseline = results.entries[0];
@@ -97,7 +99,8 @@ export function modelTable(results: Results, onSelect: (entry: Entry) => void): 
         ? [h("td", { colspan: columns.length, class: "failure" }, `Failed: ${entry.error.message}`)]
         : columns.map((column, index) => {
             const { text, small } = column.cell(entry);
-            const best = column.value(entry) !== undefined && column.value(entry) === bests[index];
+            const rank = (column.rank ?? column.value)(entry);
+            const best = rank !== undefined && rank === bests[index];
             return h(
               "td",
               { class: best ? "number best" : "number" },
@@ -165,6 +168,7 @@ function columnsFor(results: Results, all: boolean): PageColumn[] {
       full: `${quantity.label}: ${quantity.direction === "minimize" ? "lower" : "higher"} is better`,
       direction: quantity.direction,
       value,
+      rank: (entry) => rankValue(quantity, entry),
       cell: (entry) => {
         const measured = entry.error ? undefined : quantity.of(entry);
         if (!measured) return { text: "–" };
@@ -184,7 +188,10 @@ function columnsFor(results: Results, all: boolean): PageColumn[] {
         value,
         cell: (entry) => {
           const after = value(entry);
-          return { text: after === undefined || entry === baseline ? "" : formatPoints(after - before) };
+          if (after === undefined || entry === baseline) return { text: "" };
+          const paired = entry.differences?.[quantity.name];
+          const small = paired && `${formatPoints(paired.low)} – ${formatPoints(paired.high)}`;
+          return { text: formatPoints(after - before), ...(small === undefined ? {} : { small }) };
         },
       });
     if (["brotli", "file"].includes(quantity.name) && before !== undefined && objectives.includes(quantity))
@@ -205,7 +212,7 @@ function columnsFor(results: Results, all: boolean): PageColumn[] {
 
 function bestValue(column: PageColumn, entries: readonly Entry[]): number | undefined {
   if (!column.direction) return undefined;
-  const values = entries.flatMap((entry) => column.value(entry) ?? []);
+  const values = entries.flatMap((entry) => (column.rank ?? column.value)(entry) ?? []);
   const best = column.direction === "minimize" ? Math.min(...values) : Math.max(...values);
   return values.filter((value) => value === best).length * 2 > values.length ? undefined : best;
 }

@@ -1,0 +1,231 @@
+/** Measures one model of a sweep against the original: size, task metrics, fidelity, time in turns, memory, error by layer. */
+import { throwIfAborted } from "../base/error.ts";
+import { pairedDifference } from "../base/statistics.ts";
+import { compareModels } from "../evaluate/compare.node.ts";
+import { type Evaluation, evaluate } from "../evaluate/evaluate.node.ts";
+import { fidelity } from "../evaluate/fidelity.node.ts";
+import { latencyOf, latencyRatio } from "../evaluate/latency.ts";
+import { layerBytes } from "../evaluate/layer-bytes.ts";
+import { peakMemory } from "../evaluate/memory.node.ts";
+import { type SizeReport, sizeOf } from "../evaluate/size.node.ts";
+import type { Model } from "../ir/model.ts";
+import { openSession } from "../run/open-session.node.ts";
+import type { Feeds, Session, SessionOptions } from "../run/session.ts";
+import { indexRanges, syntheticFeeds } from "../run/synthetic.ts";
+import type { BytesRecord, Interval, LayerRecord, LatencyRecord } from "./results.ts";
+import type { SweepOptions } from "./sweep.node.ts";
+import type { Measured } from "./sweep.ts";
+
+type OnStage = (stage: string, share: number) => void;
+
+/** Samples on which agreement and divergence are taken. */
+const FIDELITY_SAMPLES = 256;
+
+/** Holds what all models of a sweep are measured against: the original's session, inputs and judged samples. */
+export class Measurer {
+  readonly #original: Model;
+  readonly #options: SweepOptions;
+  #reference: { readonly session: Session; readonly feeds: Feeds } | undefined;
+  #judged: Evaluation | undefined;
+
+  constructor(original: Model, options: SweepOptions) {
+    this.#original = original;
+    this.#options = options;
+  }
+
+  /** The original itself. `subject` is its file where it has one, so that its bytes are those on the disk. */
+  async baseline(subject: Model | string, onStage: OnStage): Promise<Measured> {
+    onStage("counting bytes", 0);
+    const size = sizeRecord(await sizeOf(subject, { signal: this.#options.signal }));
+    onStage("evaluating the original", 0.1);
+    const judged = await this.#judge(this.#original, (share) => onStage("evaluating the original", 0.1 + 0.5 * share));
+    this.#judged = judged;
+    const { seconds } = this.#timing();
+    let latency: LatencyRecord | undefined;
+    if (seconds > 0) {
+      onStage("timing the original", 0.6);
+      const { session, feeds } = await this.#sessionOfOriginal();
+      latency = {
+        ...(await latencyOf(session, feeds, { seconds, signal: this.#options.signal })),
+        ratio: { value: 1, low: 1, high: 1 },
+      };
+    }
+    const names = this.#original.graph.nodes.flatMap((node) => node.outputs.map(({ name }) => name));
+    return {
+      ...size,
+      ...(judged ? { metrics: judged.metrics } : {}),
+      ...this.#speed(latency),
+      ...(await this.#memory(subject, onStage)),
+      layers: originalLayers(this.#original, names),
+    };
+  }
+
+  /** A model as it was saved at `file`. */
+  async measure(model: Model, file: string, onStage: OnStage): Promise<Measured> {
+    const { data, evaluation, seed, layerSamples = 8, signal } = this.#options;
+    onStage("counting bytes", 0);
+    const size = sizeRecord(await sizeOf(file, { signal }));
+    onStage("evaluating", 0.1);
+    const judged = await this.#judge(model, (share) => onStage("evaluating", 0.1 + 0.4 * share));
+    const differences = judged && (await this.#differences(judged));
+    const samples = evaluation ?? data;
+    const close = await fidelity(this.#original, model, {
+      ...this.#session(),
+      data: samples,
+      seed,
+      ...(samples ? { samples: Math.min(FIDELITY_SAMPLES, samples.size) } : {}),
+    });
+    const { sqnrDb, cosine, agreement, klNats } = close;
+    const record = { sqnrDb, cosine, agreement: agreement?.value, kl: klNats?.value, samples: close.samples };
+    onStage("timing", 0.55);
+    const latency = await this.#latency(model);
+    const memory = await this.#memory(file, onStage);
+    onStage("comparing layers", 0.9);
+    const comparison =
+      layerSamples > 0
+        ? await compareModels(this.#original, model, { ...this.#session(), data: samples, seed, samples: layerSamples })
+        : undefined;
+    throwIfAborted(signal);
+    return {
+      ...size,
+      ...(judged ? { metrics: judged.metrics } : {}),
+      ...(differences ? { differences } : {}),
+      fidelity: record,
+      ...this.#speed(latency),
+      ...memory,
+      layers: comparison ? layersOf(this.#original, model, comparison.values) : [],
+    };
+  }
+
+  async close(): Promise<void> {
+    await this.#reference?.session.close();
+    this.#reference = undefined;
+  }
+
+  #session(): SessionOptions {
+    const { provider, threads, inProcess, signal } = this.#options;
+    return { provider, threads, inProcess, signal };
+  }
+
+  #timing(): { readonly seconds: number; readonly batch: number } {
+    return { seconds: this.#options.benchmarkSeconds ?? 1, batch: this.#options.batch ?? 1 };
+  }
+
+  async #sessionOfOriginal(): Promise<{ readonly session: Session; readonly feeds: Feeds }> {
+    if (!this.#reference) {
+      const session = await openSession(this.#original, this.#session());
+      const { batch } = this.#timing();
+      const feeds = syntheticFeeds(session.inputs, {
+        batch,
+        seed: this.#options.seed,
+        ranges: indexRanges(this.#original),
+      });
+      this.#reference = { session, feeds };
+    }
+    return this.#reference;
+  }
+
+  async #judge(model: Model, onShare: (share: number) => void): Promise<Evaluation | undefined> {
+    const { evaluation, samples } = this.#options;
+    if (!evaluation?.labels) return undefined;
+    return evaluate(model, evaluation, {
+      ...this.#session(),
+      limit: samples,
+      onProgress: ({ done, total }) => onShare(done / total),
+    });
+  }
+
+  /** Paired differences of accuracy and loss: both models saw the same samples. A resumed baseline is judged again for them. */
+  async #differences(judged: Evaluation): Promise<Record<string, Interval> | undefined> {
+    this.#judged ??= await this.#judge(this.#original, () => undefined);
+    const before = this.#judged?.rows;
+    const after = judged.rows;
+    if (before?.task !== "classes" || after.task !== "classes" || before.ranks.length !== after.ranks.length)
+      return undefined;
+    const hits = (ranks: Int32Array): Float64Array => Float64Array.from(ranks, (rank) => (rank === 0 ? 1 : 0));
+    return {
+      accuracy: pairedDifference(hits(after.ranks), hits(before.ranks)),
+      loss: pairedDifference(after.losses, before.losses),
+    };
+  }
+
+  async #latency(model: Model): Promise<LatencyRecord | undefined> {
+    const { seconds } = this.#timing();
+    if (seconds <= 0) return undefined;
+    const reference = await this.#sessionOfOriginal();
+    const session = await openSession(model, this.#session());
+    try {
+      const { ratio, candidate } = await latencyRatio(reference.session, session, reference.feeds, {
+        seconds: seconds * 2, // shared by both models
+        signal: this.#options.signal,
+      });
+      const { p50, p90, p99, mean } = candidate;
+      return { p50, p90, p99, mean, ratio };
+    } finally {
+      await session.close();
+    }
+  }
+
+  #speed(latency: LatencyRecord | undefined): Pick<Measured, "latency" | "throughput"> {
+    return latency ? { latency, throughput: this.#timing().batch / latency.p50 } : {};
+  }
+
+  async #memory(subject: Model | string, onStage: OnStage): Promise<Pick<Measured, "peakMemoryBytes">> {
+    const { memory = true, provider, threads, batch, signal } = this.#options;
+    if (!memory) return {};
+    onStage("measuring memory", 0.8);
+    return { peakMemoryBytes: (await peakMemory(subject, { provider, threads, batch, signal })).peakMemoryBytes };
+  }
+}
+
+function sizeRecord(
+  size: SizeReport,
+): Pick<Measured, "parameters" | "nonzero" | "macs" | "bops"> & { bytes: BytesRecord } {
+  const { bytes, gzipBytes, brotliBytes, brotliQuality, sampled, parameters, nonzero, macs, bops } = size;
+  return {
+    bytes: { file: bytes, gzip: gzipBytes, brotli: brotliBytes, brotliQuality, estimated: sampled < 1 },
+    parameters,
+    nonzero,
+    macs,
+    bops,
+  };
+}
+
+/** Layers of the original that have weights. */
+function originalLayers(original: Model, names: readonly string[]): LayerRecord[] {
+  return [...layerBytes(original, names)].flatMap(([name, { bytes, node }]) =>
+    bytes > 0 ? [{ name: node?.name || name, op: node?.opType ?? "", bytes, bytesBefore: bytes }] : [],
+  );
+}
+
+/** Compared values that have weights before or after, with their bytes and errors. */
+function layersOf(
+  original: Model,
+  model: Model,
+  values: Awaited<ReturnType<typeof compareModels>>["values"],
+): LayerRecord[] {
+  const before = layerBytes(
+    original,
+    values.map(({ name }) => name),
+  );
+  const after = layerBytes(
+    model,
+    values.map(({ candidateName }) => candidateName),
+  );
+  return values.flatMap((value): LayerRecord[] => {
+    const old = before.get(value.name);
+    const bytesBefore = old?.bytes ?? 0;
+    const bytes = after.get(value.candidateName)?.bytes ?? 0;
+    if (bytesBefore === 0 && bytes === 0) return [];
+    return [
+      {
+        name: old?.node?.name || value.node,
+        op: old?.node?.opType ?? value.op,
+        bytes,
+        bytesBefore,
+        error: value.accumulated.relativeError,
+        localError: value.local?.relativeError,
+      },
+    ];
+  });
+}
