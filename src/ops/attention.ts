@@ -1,8 +1,8 @@
 /** Attention, rotary embeddings and embedding layers, standard and of com.microsoft. */
 import type { Dim } from "../base/shape.ts";
-import { type OpTable, type Shape, count, dtypeOf, perOutput, sameAsInput, shapeOf } from "./helpers.ts";
+import { type OpTable, type Shape, contentsOf, count, dtypeOf, perOutput, sameAsInput, shapeOf } from "./helpers.ts";
 import type { Cost, Infer, InferContext, OpSpec, ValueType } from "./spec.ts";
-import { add, floorDivide, multiply } from "./symbolic.ts";
+import { add, floorDivide, maximum, multiply } from "./symbolic.ts";
 
 /** Key and value of the past, joined with the present along the sequence: (…, past, size) gives (…, past + length, size). */
 function present(context: InferContext, past: number, length: Dim, fallback: Shape): ValueType {
@@ -98,7 +98,10 @@ const multiHead: OpSpec = {
   grad: "none",
 };
 
-/** query (b, s, h) with more heads than key and value (b, s, kv·head); present (b, kv, past or buffer, head). */
+/**
+ * query (b, s, h) with more heads than key and value (b, s, kv·head); present (b, kv, length, head), where length is that
+ * of the past's buffer or the total length (input 6), whichever is more.
+ */
 const groupQueryInfer: Infer = (context) => {
   const dtype = dtypeOf(context, 0);
   const q = shapeOf(context, 0);
@@ -109,8 +112,7 @@ const groupQueryInfer: Infer = (context) => {
   const batch = q?.[0] ?? null;
   const cache = (input: number): ValueType => ({
     dtype: dtypeOf(context, input) ?? dtype,
-    // Buffers may be shared with the past, so that only their rank and outer sizes are sure.
-    shape: [batch, groups, null, head],
+    shape: [batch, groups, maximum(shapeOf(context, input)?.[2] ?? 0, contentsOf(context, 6)?.[0] ?? null), head],
   });
   return [{ dtype, shape: q && [batch, q[1] ?? null, multiply(head, heads)] }, cache(3), cache(4)];
 };

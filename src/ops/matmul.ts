@@ -3,6 +3,7 @@ import type { Dim } from "../base/shape.ts";
 import type { Node } from "../ir/graph.ts";
 import { type OpTable, type Shape, broadcastShapes, count, dtypeOf, isStored, mismatch, shapeOf } from "./helpers.ts";
 import type { Axes, Cost, Infer, InferContext, OpSpec, Weight } from "./spec.ts";
+import { broadcast } from "./symbolic.ts";
 
 /** Shape of a (…, m, k) @ (…, k, n) as numpy does it: vectors get an axis that is dropped again. */
 export function matmulShape(context: InferContext, a: Shape | undefined, b: Shape | undefined): Shape | undefined {
@@ -127,50 +128,87 @@ const gemm: OpSpec = {
   traits: { linear: "gemm", quantizable: true },
 };
 
-/** An einsum equation: letters of each operand and of the output, or undefined when it uses an ellipsis or repeats. */
-function equationOf(node: Node): { operands: string[]; output: string } | undefined {
-  const text = node.string("equation")?.replaceAll(/\s/g, "") ?? "";
-  if (text.includes(".")) return undefined;
-  const [left = "", right] = text.split("->");
-  const operands = left.split(",");
-  const letters = [...operands.join("")];
+/** Axes of an ellipsis are named by digits, 0 being the last: "...ij" of rank 4 is "10ij". */
+interface Equation {
+  readonly operands: readonly (readonly string[])[];
+  readonly output: readonly string[];
+}
+
+/** The letters of each operand and of the output; undefined if an ellipsis meets an operand of unknown rank. */
+function equationOf(node: Node, ranks: readonly (number | undefined)[]): Equation | undefined {
+  const [left = "", right] = (node.string("equation") ?? "").replaceAll(/\s/g, "").split("->");
+  let widest = 0;
+  const operands: string[][] = [];
+  for (const [i, text] of left.split(",").entries()) {
+    const rank = ranks[i];
+    const letters = [...text.replace("...", "")];
+    if (!text.includes("...")) operands.push(letters);
+    else if (rank === undefined) return undefined;
+    else {
+      const extra = Math.max(0, rank - letters.length);
+      widest = Math.max(widest, extra);
+      operands.push([...text.slice(0, text.indexOf("...")), ...digits(extra), ...text.slice(text.indexOf("...") + 3)]);
+    }
+  }
+  if (right !== undefined)
+    return {
+      operands,
+      output: [...right.split("...").join("…")].flatMap((letter) => (letter === "…" ? digits(widest) : [letter])),
+    };
+  const letters = operands.flat().filter((letter) => !/\d/.test(letter));
   const once = [...new Set(letters)].filter((letter) => letters.indexOf(letter) === letters.lastIndexOf(letter));
-  return { operands, output: right ?? once.sort().join("") };
+  return { operands, output: [...digits(widest), ...once.sort()] };
+}
+
+function digits(n: number): string[] {
+  return Array.from({ length: n }, (_, i) => String(n - 1 - i));
 }
 
 const einsumInfer: Infer = (context) => {
   const dtype = dtypeOf(context, 0);
-  const equation = equationOf(context.node);
+  const shapes = context.node.inputs.map((_, i) => shapeOf(context, i));
+  const equation = equationOf(
+    context.node,
+    shapes.map((shape) => shape?.length),
+  );
   if (!equation) return [{ dtype, shape: undefined }];
   const sizes = new Map<string, Dim>();
   for (const [i, operand] of equation.operands.entries()) {
-    const shape = shapeOf(context, i);
+    const shape = shapes[i];
     if (shape && shape.length !== operand.length)
-      throw mismatch(context, `rank ${shape.length} for '${operand}'`, `rank ${operand.length}`);
-    for (const [axis, letter] of [...operand].entries()) {
+      throw mismatch(context, `rank ${shape.length} for '${operand.join("")}'`, `rank ${operand.length}`);
+    for (const [axis, letter] of operand.entries()) {
       const size = shape?.[axis] ?? null;
-      const before = sizes.get(letter) ?? null;
-      if (before === null || before === 1 || typeof size === "number")
-        sizes.set(letter, size === 1 ? (before ?? 1) : (size ?? before));
+      const before = sizes.get(letter);
+      sizes.set(letter, before === undefined ? size : broadcast(before, size));
     }
   }
-  return [{ dtype, shape: [...equation.output].map((letter) => sizes.get(letter) ?? null) }];
+  return [{ dtype, shape: equation.output.map((letter) => sizes.get(letter) ?? null) }];
 };
 
 const einsum: OpSpec = {
   since: 12,
   infer: einsumInfer,
+  // Every combination of letters is one multiply-accumulate.
   cost: ({ node, inputs }) => {
-    const equation = equationOf(node);
+    const equation = equationOf(
+      node,
+      inputs.map((input) => input?.length),
+    );
     const sizes = new Map<string, number>();
     for (const [i, operand] of (equation?.operands ?? []).entries())
-      for (const [axis, letter] of [...operand].entries())
+      for (const [axis, letter] of operand.entries())
         sizes.set(letter, Math.max(sizes.get(letter) ?? 1, inputs[i]?.[axis] ?? 1));
     return { macs: equation ? [...sizes.values()].reduce((a, b) => a * b, 1) : 0 };
   },
   axes: (node) => {
-    const equation = equationOf(node);
-    const spaced = (term: string): string => [...term].join(" ");
+    const equation = equationOf(
+      node,
+      node.inputs.map((input) => input?.shape?.length),
+    );
+    // Axes of an ellipsis broadcast, so that they are tied only by their own operand.
+    const spaced = (term: readonly string[]): string =>
+      term.map((letter) => (/\d/.test(letter) ? "_" : letter)).join(" ");
     return equation && `${equation.operands.map(spaced).join(", ")} -> ${spaced(equation.output)}`;
   },
   weights: (node) =>

@@ -196,7 +196,12 @@ function splitSizes(context: InferContext, size: Dim): readonly Dim[] {
   const given = integers(context, "split", 1);
   if (given !== "absent") return given ?? context.node.outputs.map(() => null);
   const parts = context.node.int("num_outputs", context.node.outputs.length);
-  if (typeof size !== "number" || size % parts === 0) return context.node.outputs.map(() => exactDivide(size, parts));
+  if (typeof size !== "number") {
+    const part = exactDivide(size, parts);
+    // Only before opset 18 is it sure that the parts are equal.
+    const equal = context.opset < 18 || (part !== null && multiply(part, parts) === size);
+    return context.node.outputs.map(() => (equal ? part : null));
+  }
   const chunk = Math.ceil(size / parts);
   return context.node.outputs.map((_, i) => Math.max(0, Math.min(chunk, size - i * chunk)));
 }

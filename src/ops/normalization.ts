@@ -143,8 +143,6 @@ export const normalization: OpTable = {
   MeanVarianceNormalization: { since: 9, infer: sameAsInput(), cost: perInput(6), axes: SAME_AXES, grad: "none" },
   // ONNX Runtime's own, found in the standard domain of models that it has optimized.
   SimplifiedLayerNormalization: simplifiedLayer,
-  "com.microsoft::LayerNormalization": { ...layer, since: 1 },
-  "com.microsoft::SimplifiedLayerNormalization": simplifiedLayer,
   "com.microsoft::SkipLayerNormalization": skipNormalization(4),
   "com.microsoft::SkipSimplifiedLayerNormalization": {
     ...skipNormalization(undefined),

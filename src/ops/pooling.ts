@@ -50,6 +50,12 @@ function globalPool(traits: Traits): OpSpec {
   };
 }
 
+/** x, x scale, x zero, y scale, y zero. */
+const quantizedPool: OpSpec = {
+  ...pool(1, {}),
+  axes: (node) => (node.int("channels_last", 0) ? undefined : "n c *s -> n c *z"),
+};
+
 export const pooling: OpTable = {
   MaxPool: pool(1, { movement: true, quantizable: true }, maxInfer),
   AveragePool: pool(7, { quantizable: true }),
@@ -57,4 +63,10 @@ export const pooling: OpTable = {
   GlobalMaxPool: globalPool({ movement: true }),
   GlobalAveragePool: globalPool({ quantizable: true }),
   GlobalLpPool: globalPool({}),
+  "com.microsoft::QLinearAveragePool": {
+    ...quantizedPool,
+    infer: (context) => [
+      { dtype: dtypeOf(context, 0), shape: context.node.int("channels_last", 0) ? undefined : poolShape(context) },
+    ],
+  },
 };

@@ -1,6 +1,6 @@
-/** Sequences, optionals and strings: values that are not one tensor, so that their types stay unknown. */
+/** Strings, and sequences and optionals: values that are not one tensor, so that their types stay unknown. */
 import type { DType } from "../base/dtype.ts";
-import { FREE, type OpTable, dtypeOf, shapeOf } from "./helpers.ts";
+import { FREE, type OpTable, broadcastShapes, dtypeOf, shapeOf } from "./helpers.ts";
 import type { Infer, OpSpec } from "./spec.ts";
 
 function passing(since: number, infer: Infer): OpSpec {
@@ -31,8 +31,8 @@ export const sequence: OpTable = {
   Optional: passing(15, unknown),
   OptionalGetElement: passing(15, (context) => [{ dtype: dtypeOf(context, 0), shape: shapeOf(context, 0) }]),
   OptionalHasElement: passing(15, scalar("bool")),
-  StringNormalizer: passing(10, unknown),
-  StringConcat: passing(20, unknown),
-  StringSplit: passing(20, unknown),
+  StringConcat: passing(20, (context) => [
+    { dtype: "string", shape: broadcastShapes(context, [shapeOf(context, 0), shapeOf(context, 1)]) },
+  ]),
   RegexFullMatch: passing(20, likeInput("bool")),
 };
