@@ -1,6 +1,6 @@
 /** Which values of a model are constants that a transform may rely on, and where their elements lie. */
 import type { DType } from "../base/dtype.ts";
-import { type Graph, Value } from "../ir/graph.ts";
+import type { Value } from "../ir/graph.ts";
 import type { Model } from "../ir/model.ts";
 import { Tensor } from "../ir/tensor.ts";
 
@@ -96,27 +96,18 @@ export function liftConstants(model: Model): number {
   return count;
 }
 
-/** The graph whose scope an initializer for both nodes' use must lie in: the one that already holds `value`. */
-export function graphOf(value: Value, from: Graph): Graph {
-  for (let graph: Graph | undefined = from; graph; graph = graph.parent)
-    if (graph.initializers.get(value.name) === value) return graph;
-  return from;
-}
-
 /**
- * Initializers that older files also list as inputs stop being inputs where the file's IR version makes them constants
- * anyway; the IR version is raised so that readers agree. Returns how many inputs went.
+ * Makes every initializer a constant: those that the file also lists as inputs (older exporters list all weights) stop
+ * being inputs, and so can no longer be fed. Returns the names of those that a caller could have fed until now; files
+ * before IR version 4 had to list them and never let them be fed.
  */
-export function dropConstantInputs(model: Model): number {
-  if (model.irVersion >= OVERRIDABLE_SINCE_IR) return 0;
-  const kept = model.graph.inputs.filter((input) => input.tensor === undefined);
-  const dropped = model.graph.inputs.length - kept.length;
-  model.graph.inputs.splice(0, model.graph.inputs.length, ...kept);
-  model.irVersion = OVERRIDABLE_SINCE_IR;
-  return dropped;
-}
-
-/** A fresh value for a rewritten output: name made from `stem`, dtype and shape as given. */
-export function freshValue(graph: Graph, stem: string, like?: Value): Value {
-  return new Value(graph.uniqueName(stem), like?.dtype, like?.shape);
+export function freezeDefaults(model: Model): string[] {
+  const listed = model.graph.inputs.filter((input) => input.tensor !== undefined);
+  const overridable = listed.filter((input) => isOverridable(model, input)).map((input) => input.name);
+  if (listed.length > 0) {
+    const kept = model.graph.inputs.filter((input) => input.tensor === undefined);
+    model.graph.inputs.splice(0, model.graph.inputs.length, ...kept);
+  }
+  model.irVersion = Math.max(model.irVersion, OVERRIDABLE_SINCE_IR);
+  return overridable;
 }

@@ -1,6 +1,7 @@
 /** Stores a weight in few bits in front of any operator, in operators that the engine folds into a dense float weight at load. */
 import type { DType } from "../base/dtype.ts";
 import { dtypeCode } from "../base/dtype.ts";
+import { elementCount } from "../base/shape.ts";
 import { Builder } from "../ir/builder.ts";
 import type { Graph, Node, Value } from "../ir/graph.ts";
 import { Tensor } from "../ir/tensor.ts";
@@ -40,7 +41,13 @@ export interface UnpackParts {
  * in a model whose opset has no packed types come as bytes that index a table of code pairs (quadruples).
  * Nodes are inserted before `before` (or appended); returns the value that replaces the weight.
  */
-export function unpackWeight(graph: Graph, parts: UnpackParts, name: string, before: Node | undefined): Value {
+export function unpackWeight(
+  graph: Graph,
+  opset: number,
+  parts: UnpackParts,
+  name: string,
+  before: Node | undefined,
+): Value {
   const b = new Builder(graph, { prefix: `${name}.`, before });
   const cast = (value: Value, to: DType): Value => b.op("Cast", [value], { attributes: { to: dtypeCode(to) }, name: "cast" });
   const middle = 2 ** (parts.bits - 1);
@@ -51,6 +58,9 @@ export function unpackWeight(graph: Graph, parts: UnpackParts, name: string, bef
     const table = codeTable(graph, parts.bits as 2 | 4, parts.zeroPoints ? 0 : middle);
     symmetricDone = true;
     value = b.op("Gather", [table, cast(codes, "int32")], { name: "pairs" });
+    const elements = elementCount(parts.grouped);
+    const perByte = 8 / parts.bits;
+    if (elements % perByte !== 0) value = firstElements(b, value, elements, opset);
     value = b.op("Reshape", [value, shapeConstant(graph, parts.grouped)], { name: "grouped" });
   } else value = cast(codes, "float32");
   if (parts.zeroPoints) value = b.op("Sub", [value, cast(b.constant("zero", parts.zeroPoints), "float32")], { name: "sub" });
@@ -64,6 +74,14 @@ export function unpackWeight(graph: Graph, parts: UnpackParts, name: string, bef
   value.dtype = parts.dtype;
   value.shape = parts.transpose ? parts.shape.toReversed() : parts.shape;
   return value;
+}
+
+/** The first elements of what a padded last byte made too long. */
+function firstElements(b: Builder, value: Value, elements: number, opset: number): Value {
+  const flat = b.op("Reshape", [value, shapeConstant(b.graph, [-1])], { name: "flat" });
+  if (opset < 10) return b.op("Slice", [flat], { attributes: { axes: [0], starts: [0], ends: [elements] }, name: "first" });
+  const ends = sharedConstant(b.graph, `ends_${elements}`, Tensor.int64([elements]));
+  return b.op("Slice", [flat, sharedConstant(b.graph, "starts_0", Tensor.int64([0])), ends], { name: "first" });
 }
 
 /** (256, 8/bits) float32: the codes in each byte, low bits first, minus `middle`. One per graph and width. */

@@ -5,7 +5,7 @@ import type { Model } from "../ir/model.ts";
 import type { Tensor } from "../ir/tensor.ts";
 import { specOf } from "../ops/registry.ts";
 import type { OpSpec, Weight } from "../ops/spec.ts";
-import { constantTensor, isOverridable, outputValues } from "./constants.ts";
+import { constantTensor, outputValues } from "./constants.ts";
 
 /** One reading of a constant as a weight. */
 export interface WeightUse {
@@ -78,11 +78,4 @@ function transposedUses(model: Model, use: Use, outputs: ReadonlySet<Value>): We
   if (perm.length !== 2 || perm[0] !== 1 || use.node.inputs[0]?.tensor?.shape.length !== 2) return [];
   const found = output.uses.map((next) => weightUse(model, next, node));
   return found.every((one) => one !== undefined) ? found : [];
-}
-
-/** Names of weights that callers may override, for the journal: they cannot be treated as constants. */
-export function overridableWeights(model: Model): string[] {
-  return [...model.graph.initializers.values()]
-    .filter((value) => isOverridable(model, value) && value.tensor && isFloat(value.tensor.dtype))
-    .map((value) => value.name);
 }

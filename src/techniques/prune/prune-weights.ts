@@ -18,11 +18,11 @@ import type { Tensor } from "../../ir/tensor.ts";
 import { loadKernels } from "../../kernels/kernels.ts";
 import { magnitudeThreshold } from "../../kernels/magnitude.ts";
 import type { Kernels, MagnitudeThreshold } from "../../kernels/types.ts";
-import { liftConstants } from "../../transform/constants.ts";
 import { SharedParts } from "../../transform/shared-source.ts";
-import { type WeightSite, overridableWeights, weightSites } from "../../transform/weight-sites.ts";
+import { type WeightSite, weightSites } from "../../transform/weight-sites.ts";
 import { EagerBudget } from "../eager.ts";
 import { keepOf, keepOption } from "../keep-option.ts";
+import { prepareConstants } from "../prepare.ts";
 import { choices, range } from "../search-range.ts";
 import { type Context, type TechniqueFunction, defineTechnique } from "../technique.ts";
 import { WEIGHT_SCORES } from "./scores.ts";
@@ -61,7 +61,7 @@ export const pruneWeights: TechniqueFunction = defineTechnique({
   options,
   async run(model, chosen, context) {
     const { journal } = context;
-    liftConstants(model);
+    prepareConstants(model, journal);
     const kernels = await loadKernels();
     const sites = candidates(weightSites(model, { roles: chosen.tables ? ["kernel", "table"] : ["kernel"] }));
     const pattern = chosen.pattern?.split(":").map(Number) as [number, number] | undefined;
@@ -72,7 +72,6 @@ export const pruneWeights: TechniqueFunction = defineTechnique({
         expected: "n:m with n at most m, for example 2:4",
       });
     const keep = keepOf(chosen.keep, model, journal);
-    for (const name of overridableWeights(model)) journal.skip(name, "the caller may feed it: it is an input with a default");
     const pruned = sites.filter((site) => {
       const why =
         keep.value(site.value) || site.uses.some((use) => keep.node(use.node))
@@ -197,7 +196,7 @@ function maskedTensor(kernels: Kernels, tensor: Tensor, maskOf: MaskOf): Masked 
     const mask = await maskOf(weights);
     const width = bytes.length / weights.length;
     const kept = bytes.slice();
-    for (const [index, bit] of mask.entries()) if (bit === 0) kept.fill(0, index * width, (index + 1) * width);
+    for (let i = 0; i < mask.length; i++) if (mask[i] === 0) kept.fill(0, i * width, (i + 1) * width);
     const after = toFloat32(tensor.dtype, kept);
     outcome.zeros = after.length - kernels.countNonZero(after);
     const { squaredDifference, squaredNormA } = kernels.compare(weights, after);

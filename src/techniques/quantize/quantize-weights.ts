@@ -14,13 +14,12 @@
 import { z } from "zod";
 import { throwIfAborted } from "../../base/error.ts";
 import { formatShape } from "../../base/shape.ts";
-import { inferShapes } from "../../analyse/shapes.ts";
 import { loadKernels } from "../../kernels/kernels.ts";
-import { liftConstants } from "../../transform/constants.ts";
 import { removeDead } from "../../transform/remove-dead.ts";
-import { overridableWeights, weightSites } from "../../transform/weight-sites.ts";
+import { weightSites } from "../../transform/weight-sites.ts";
 import { EagerBudget } from "../eager.ts";
 import { keepOf, keepOption } from "../keep-option.ts";
+import { prepareConstants } from "../prepare.ts";
 import { choices } from "../search-range.ts";
 import { type TechniqueFunction, defineTechnique } from "../technique.ts";
 import { type Plan, type PlanOptions, applyPlan, bytesOfPlan, planOf } from "./weight-forms.ts";
@@ -69,12 +68,9 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
   }),
   async run(model, options, context) {
     const { journal } = context;
-    liftConstants(model);
-    inferShapes(model);
+    prepareConstants(model, journal);
     const kernels = await loadKernels();
     const keep = keepOf(options.keep, model, journal);
-    for (const name of overridableWeights(model))
-      journal.skip(name, "the caller may feed it: it is an input with a default (simplify with freeze-inputs makes it a constant)");
     const plan: PlanOptions = {
       bits: options.bits,
       block: options.block,

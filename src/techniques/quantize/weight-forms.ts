@@ -16,6 +16,9 @@ import { type Codes, type CodesOptions, blockCodes, rowCodes } from "./weight-co
 /** The smallest block that ONNX Runtime's kernels take. */
 const SMALLEST_BLOCK = 16;
 
+/** Rows shorter than this share scales with their neighbours. */
+const SHORTEST_ROW = 8;
+
 export type Plan =
   /** MatMulNBits and GatherBlockQuantized on rows (stored [n, k] or a table) or columns (stored [k, n]). */
   | { readonly kind: "packed"; readonly transpose: boolean; readonly block: number }
@@ -90,6 +93,8 @@ function rowsOf(site: WeightSite, options: PlanOptions): { transpose: boolean; r
   const spatial = kind === "conv" || kind === "conv-transpose";
   const channels = transpose ? (shape[1] ?? 1) : spatial ? (shape[0] ?? 1) : elements / (shape.at(-1) ?? 1);
   const length = elements / channels;
+  // A scale for every few elements would cost more than it saves: neighbouring short rows share one.
+  if (length < SHORTEST_ROW) return { transpose, rows: elements / groupFor(options.block, elements) };
   return { transpose, rows: options.bits === 8 ? channels : channels * (length / groupFor(options.block, length)) };
 }
 
@@ -162,6 +167,7 @@ function applyFolded(
   });
   const dense = unpackWeight(
     graph,
+    model.opset,
     { ...codes, bits, grouped, shape, transpose: plan.transpose, dtype: tensor.dtype },
     value.name,
     graph.nodes[0],

@@ -14,7 +14,6 @@ import { z } from "zod";
 import { throwIfAborted } from "../../base/error.ts";
 import { inferShapes } from "../../analyse/shapes.ts";
 import type { Model } from "../../ir/model.ts";
-import { dropConstantInputs, isOverridable, liftConstants } from "../../transform/constants.ts";
 import { foldAffine } from "../../transform/fold-affine.ts";
 import { foldConstants } from "../../transform/fold-constants.ts";
 import { mergeDuplicateConstants, mergeDuplicateNodes } from "../../transform/merge-duplicates.ts";
@@ -22,6 +21,7 @@ import { removeDead } from "../../transform/remove-dead.ts";
 import { removeIdentities } from "../../transform/remove-identities.ts";
 import { engine } from "../engine.ts";
 import type { Journal } from "../journal.ts";
+import { prepareConstants } from "../prepare.ts";
 import { type TechniqueFunction, defineTechnique } from "../technique.ts";
 
 /** Rounds until nothing changes; each round removes something, so that this is never reached in practice. */
@@ -38,17 +38,11 @@ export const simplify: TechniqueFunction = defineTechnique({
     identities: z.boolean().default(true).describe("remove operators that change nothing"),
     duplicates: z.boolean().default(true).describe("merge equal operators and equal constants"),
     growthBytes: z.number().int().min(0).default(1024).describe("a folded constant may be so much larger than what it replaces"),
-    freezeInputs: z
-      .boolean()
-      .default(false)
-      .describe("inputs that have a default value become constants (older exporters list weights as inputs)"),
   }),
   async run(model, options, context) {
     const { journal } = context;
     const nodesBefore = countNodes(model);
-    noteOverridable(model, options.freezeInputs, journal);
-    dropConstantInputs(model);
-    liftConstants(model);
+    prepareConstants(model, journal);
     const skipped = new Map<string, string>();
     for (let round = 0; round < MOST_ROUNDS; round++) {
       throwIfAborted(context.signal);
@@ -93,19 +87,6 @@ export const simplify: TechniqueFunction = defineTechnique({
     return model;
   },
 });
-
-function noteOverridable(model: Model, freeze: boolean, journal: Journal): void {
-  const overridable = [...model.graph.initializers.values()].filter((value) => isOverridable(model, value));
-  if (overridable.length === 0) return;
-  const names = overridable.map((value) => value.name).join(", ");
-  if (!freeze) {
-    journal.skip(names, "inputs with a default value, which a caller may feed; freeze-inputs makes them constants");
-    return;
-  }
-  const kept = model.graph.inputs.filter((input) => input.tensor === undefined);
-  model.graph.inputs.splice(0, model.graph.inputs.length, ...kept);
-  journal.change({ what: names, how: "inputs with a default value became constants" });
-}
 
 async function mergeConstants(model: Model, journal: Journal, notes: boolean): Promise<void> {
   const { groups, transposed } = await mergeDuplicateConstants(model);
