@@ -219,7 +219,7 @@ interface Statistics {
 /** Turns every BatchNormalization to its training form, whose momentum 0 makes it give out the batch's own statistics. */
 function useBatchStatistics(graph: Graph, opset: number, toState: (value: Value) => void): Statistics[] {
   const found: Statistics[] = [];
-  for (const node of graph.nodes) {
+  for (const node of [...graph.nodes]) {
     if (node.opType !== "BatchNormalization" || node.domain !== "") continue;
     const [, , , mean, variance] = node.inputs;
     if (!mean?.tensor || !variance?.tensor || mean.uses.length > 1 || variance.uses.length > 1) continue;
@@ -239,6 +239,9 @@ function useBatchStatistics(graph: Graph, opset: number, toState: (value: Value)
     }
     toState(mean);
     toState(variance);
+    // The engine writes the outputs over these two inputs: it is given copies, whose contents do not matter at momentum 0.
+    const b = new Builder(graph, { prefix: "train/", before: node });
+    for (const [i, value] of [mean, variance].entries()) node.setInput(3 + i, b.op("Neg", [value]));
     found.push({ node, running: [mean, variance] });
   }
   return found;

@@ -5,7 +5,7 @@ import type { Value } from "../../ir/graph.ts";
 import { Tensor } from "../../ir/tensor.ts";
 import type { Grad, GradContext } from "../spec.ts";
 import { constantInts } from "./reduction.ts";
-import { axisOf, pad, rankOf, reshapeLike, shapeOf, slice, sumTo, transpose, unsqueeze } from "./words.ts";
+import { axisOf, pad, rankOf, reshape, reshapeLike, shapeOf, slice, sumTo, transpose, unsqueeze } from "./words.ts";
 
 const input = (c: GradContext): Value => c.node.inputs[0] as Value;
 const flow = (c: GradContext): Value => c.outputGrad(0) as Value;
@@ -182,7 +182,7 @@ export const gatherGrad: Grad = (c) => {
   const size = shapeOf(c, base);
   const positive = c.b.op("Where", [
     c.b.op("Less", [indices, indexConstant(c, indices, 0)]),
-    c.b.op("Add", [indices, castTo(c, slice(c, size, [0], [0], [1]), indices)]),
+    c.b.op("Add", [indices, castTo(c, reshape(c, slice(c, size, [0], [0], [1]), []), indices)]),
     indices,
   ]);
   const wide = indices.dtype === "int64" ? positive : c.b.op("Cast", [positive], { attributes: { to: 7 } });

@@ -2,7 +2,7 @@
 import { PareError } from "../../base/error.ts";
 import type { Value } from "../../ir/graph.ts";
 import type { Grad, GradContext } from "../spec.ts";
-import { add, div, mul, neg, outputOf, rankOf, reduceSum, reshape, scalar, scale, sub } from "./words.ts";
+import { add, div, mul, neg, outputOf, rankOf, reduceMean, reduceSum, reshape, scalar, scale, sub } from "./words.ts";
 
 /** Per-channel values as a shape that broadcasts against (n, c, *s). */
 function perChannel(c: GradContext, value: Value, rank: number): Value {
@@ -29,9 +29,9 @@ export const batchNormGrad: Grad = (c) => {
   const rank = rankOf(node, x);
   const axes = Array.from({ length: rank }, (_, axis) => axis).filter((axis) => axis !== 1);
   const training = node.int("training_mode", 0) !== 0;
-  const mu = training ? batchStatistic(c, 1, mean) : mean;
-  const v = training ? batchStatistic(c, 2, variance) : variance;
-  const r = inverseDeviation(c, v, x.dtype);
+  const used = training ? batchStatistics(c, rank, axes) : { mean, variance };
+  const mu = used.mean;
+  const r = inverseDeviation(c, used.variance, x.dtype);
   const needsScale = training || c.wants(1) || c.wants(4);
   const dB = needsScale || c.wants(2) || c.wants(3) ? reduceSum(c, g, axes, false) : undefined; // (c)
   const dS = needsScale && dB ? mul(c, r, sub(c, reduceSum(c, mul(c, g, x), axes, false), mul(c, mu, dB))) : undefined;
@@ -55,12 +55,20 @@ export const batchNormGrad: Grad = (c) => {
   ];
 };
 
-/** Mean or variance of the batch, from the running value that the node gives out: (new − m·old)/(1 − m). */
-function batchStatistic(c: GradContext, output: number, old: Value): Value {
-  const momentum = c.node.float("momentum", 0.9);
-  const updated = outputOf(c.node, output, old.dtype, old.shape);
-  if (momentum === 0) return updated;
-  return scale(c, sub(c, updated, scale(c, old, momentum, old.dtype)), 1 / (1 - momentum), old.dtype);
+/**
+ * Mean and variance of the batch. With momentum 0 they are what the node gives out; otherwise they are computed again,
+ * since ONNX Runtime writes the updated running statistics over the old ones, from which they cannot be told any more.
+ */
+function batchStatistics(c: GradContext, rank: number, axes: readonly number[]): { mean: Value; variance: Value } {
+  const [x, , , mean, variance] = c.node.inputs as readonly Value[] as readonly [Value, Value, Value, Value, Value];
+  if (c.node.float("momentum", 0.9) === 0)
+    return {
+      mean: outputOf(c.node, 1, mean.dtype, mean.shape),
+      variance: outputOf(c.node, 2, variance.dtype, variance.shape),
+    };
+  const mu = reduceMean(c, x, axes, false);
+  const centred = sub(c, x, perChannel(c, mu, rank));
+  return { mean: mu, variance: reduceMean(c, mul(c, centred, centred), axes, false) };
 }
 
 /** value/m, m = the number of elements per channel. */
