@@ -238,7 +238,10 @@ export class Graph {
     const root = this.root;
     if (!root.#names) {
       root.#names = new Set();
-      for (const graph of root.allGraphs()) for (const value of graph.values()) root.#names.add(value.name);
+      for (const graph of root.allGraphs()) {
+        for (const value of graph.values()) root.#names.add(value.name);
+        for (const node of graph.nodes) root.#names.add(node.name); // the engine refuses two nodes of one name
+      }
     }
     const stem = base || "value";
     let name = stem;

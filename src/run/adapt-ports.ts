@@ -60,7 +60,10 @@ function adaptOutput(graph: Graph, index: number, value: Value): DType {
   const carrier = CARRIERS[dtype] as DType;
   const { name, shape } = value;
   value.name = graph.uniqueName(`${name}_typed`);
-  const result = new Builder(graph).op("Cast", [value], { attributes: { to: dtypeCode(carrier) } });
+  const result = new Builder(graph).op("Cast", [value], {
+    name: `${name}_carried`,
+    attributes: { to: dtypeCode(carrier) },
+  });
   result.name = name;
   result.dtype = carrier;
   result.shape = shape;

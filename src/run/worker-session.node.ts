@@ -59,11 +59,15 @@ class WorkerLink implements EngineLink {
     this.#worker = new Worker(workerUrl(import.meta.url, "./session-worker.node.ts"), {
       workerData: setup,
       transferList,
+      execArgv: [], // flags of this process, such as --input-type, are not meant for the script
     });
     if (live.size === 0) process.once("exit", waitForEngines);
     live.add(this.#control);
     this.#worker.on("message", (reply: Reply) => this.#receive(reply));
-    this.#worker.on("error", (error) => this.#failAll(error));
+    this.#worker.on("error", (error) => {
+      live.delete(this.#control); // the script threw: nothing runs any more
+      this.#failAll(error);
+    });
     this.#exited = new Promise((resolve) => {
       this.#worker.once("exit", (code) => {
         this.#ended = true;
