@@ -115,12 +115,12 @@ interface Placement {
   readonly byteLength: number;
 }
 
-/** Gives every large initializer a place in the data file; tensors with the same bytes share one. */
+/** Gives every large constant a place in the data file; tensors with the same bytes share one. */
 function placeExternal(message: ModelProto, location: string): Placement {
   const offsets = new Map<Payload, number>();
   const tensors = new Set<TensorProto>();
   let end = 0;
-  for (const tensor of initializersOf(message.graph)) {
+  for (const tensor of constantsOf(message.graph)) {
     const payload = payloadOf(tensor);
     if (!payload) continue;
     let offset = offsets.get(payload);
@@ -141,13 +141,14 @@ function alignmentOf(byteLength: number): number {
   return byteLength >= PAGED_FROM_BYTES ? PAGE_BYTES : CACHE_LINE_BYTES;
 }
 
-/** Initializers of a graph and its subgraphs; tensors in other attributes stay inline, as engines expect. */
-function* initializersOf(graph: GraphProto | undefined): Generator<TensorProto> {
+/** Initializers and values of Constant nodes, in subgraphs too; tensors in other attributes stay inline, as engines expect. */
+function* constantsOf(graph: GraphProto | undefined): Generator<TensorProto> {
   if (!graph) return;
   yield* graph.initializer;
   for (const node of graph.node)
     for (const attribute of node.attribute) {
-      yield* initializersOf(attribute.g);
-      for (const inner of attribute.graphs) yield* initializersOf(inner);
+      if (node.opType === "Constant" && attribute.t) yield attribute.t;
+      yield* constantsOf(attribute.g);
+      for (const inner of attribute.graphs) yield* constantsOf(inner);
     }
 }

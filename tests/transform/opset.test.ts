@@ -155,6 +155,6 @@ describeWithData("convertOpset on real models", "models", (folder) => {
       convertOpset(model, NEWEST_OPSET);
       expect(checkModel(model).filter(({ severity }) => severity === "error")).toEqual([]);
       const after = await runOnSynthetic(await encodeModel(model), { like: model, optimize: "none" });
-      expect(worstError(before, after)).toBeLessThan(Object.values(before)[0]?.dtype === "float16" ? 2e-3 : 1e-6);
+      expect(worstError(before, after)).toBeLessThan(Object.values(before)[0]?.dtype === "float16" ? 2e-3 : 1e-5);
     });
 });
