@@ -3,8 +3,9 @@ import { throwIfAborted } from "../base/error.ts";
 import { pairedDifference } from "../base/statistics.ts";
 import { compareModels } from "../evaluate/compare.node.ts";
 import { type Evaluation, evaluate } from "../evaluate/evaluate.node.ts";
+import { energyOf } from "../evaluate/energy.node.ts";
 import { fidelity } from "../evaluate/fidelity.node.ts";
-import { latencyOf, latencyRatio } from "../evaluate/latency.ts";
+import { type Latency, latencyOf, latencyRatio } from "../evaluate/latency.ts";
 import { layerBytes } from "../evaluate/layer-bytes.ts";
 import { peakMemory } from "../evaluate/memory.node.ts";
 import { type SizeReport, sizeOf } from "../evaluate/size.node.ts";
@@ -12,7 +13,7 @@ import type { Model } from "../ir/model.ts";
 import { openSession } from "../run/open-session.node.ts";
 import type { Feeds, Session, SessionOptions } from "../run/session.ts";
 import { indexRanges, syntheticFeeds } from "../run/synthetic.ts";
-import type { BytesRecord, Interval, LayerRecord, LatencyRecord } from "./results.ts";
+import type { BytesRecord, EnergyRecord, Interval, LatencyRecord, LayerRecord } from "./results.ts";
 import type { SweepOptions } from "./sweep.node.ts";
 import type { Measured } from "./sweep.ts";
 
@@ -40,21 +41,13 @@ export class Measurer {
     onStage("evaluating the original", 0.1);
     const judged = await this.#judge(this.#original, (share) => onStage("evaluating the original", 0.1 + 0.5 * share));
     this.#judged = judged;
-    const { seconds } = this.#timing();
-    let latency: LatencyRecord | undefined;
-    if (seconds > 0) {
-      onStage("timing the original", 0.6);
-      const { session, feeds } = await this.#sessionOfOriginal();
-      latency = {
-        ...(await latencyOf(session, feeds, { seconds, signal: this.#options.signal })),
-        ratio: { value: 1, low: 1, high: 1 },
-      };
-    }
+    onStage("timing the original", 0.6);
+    const run = await this.#run(this.#original);
     const names = this.#original.graph.nodes.flatMap((node) => node.outputs.map(({ name }) => name));
     return {
       ...size,
       ...(judged ? { metrics: judged.metrics } : {}),
-      ...this.#speed(latency),
+      ...run,
       ...(await this.#memory(subject, onStage)),
       layers: originalLayers(this.#original, names),
     };
@@ -78,7 +71,7 @@ export class Measurer {
     const { sqnrDb, cosine, agreement, klNats } = close;
     const record = { sqnrDb, cosine, agreement: agreement?.value, kl: klNats?.value, samples: close.samples };
     onStage("timing", 0.55);
-    const latency = await this.#latency(model);
+    const run = await this.#run(model);
     const memory = await this.#memory(file, onStage);
     onStage("comparing layers", 0.9);
     const comparison =
@@ -91,7 +84,7 @@ export class Measurer {
       ...(judged ? { metrics: judged.metrics } : {}),
       ...(differences ? { differences } : {}),
       fidelity: record,
-      ...this.#speed(latency),
+      ...run,
       ...memory,
       layers: comparison ? layersOf(this.#original, model, comparison.values) : [],
     };
@@ -149,25 +142,32 @@ export class Measurer {
     };
   }
 
-  async #latency(model: Model): Promise<LatencyRecord | undefined> {
-    const { seconds } = this.#timing();
-    if (seconds <= 0) return undefined;
+  /** Time in turns with the original, and energy. */
+  async #run(model: Model): Promise<Pick<Measured, "latency" | "throughput" | "energy">> {
+    const { seconds, batch } = this.#timing();
+    const { signal } = this.#options;
     const reference = await this.#sessionOfOriginal();
-    const session = await openSession(model, this.#session());
+    const session = model === this.#original ? reference.session : await openSession(model, this.#session());
     try {
-      const { ratio, candidate } = await latencyRatio(reference.session, session, reference.feeds, {
-        seconds: seconds * 2, // shared by both models
-        signal: this.#options.signal,
-      });
-      const { p50, p90, p99, mean } = candidate;
-      return { p50, p90, p99, mean, ratio };
+      const energy = await this.#energy(model, session, reference.feeds);
+      if (seconds <= 0) return energy;
+      const latency =
+        session === reference.session
+          ? { ...withoutRuns(await latencyOf(session, reference.feeds, { seconds, signal })), ratio: SAME_TIME }
+          : await latencyRatio(reference.session, session, reference.feeds, { seconds: seconds * 2, signal }).then(
+              ({ ratio, candidate }): LatencyRecord => ({ ...withoutRuns(candidate), ratio }),
+            );
+      return { ...energy, latency, throughput: batch / latency.p50 };
     } finally {
-      await session.close();
+      if (session !== reference.session) await session.close();
     }
   }
 
-  #speed(latency: LatencyRecord | undefined): Pick<Measured, "latency" | "throughput"> {
-    return latency ? { latency, throughput: this.#timing().batch / latency.p50 } : {};
+  /** From the processor's counters or estimated; nothing where the operations of the model cannot be counted. */
+  async #energy(model: Model, session: Session, feeds: Feeds): Promise<{ readonly energy?: EnergyRecord }> {
+    const { batch } = this.#timing();
+    const energy = await energyOf(model, session, feeds, { batch, signal: this.#options.signal });
+    return energy.joules > 0 ? { energy } : {};
   }
 
   async #memory(subject: Model | string, onStage: OnStage): Promise<Pick<Measured, "peakMemoryBytes">> {
@@ -176,6 +176,12 @@ export class Measurer {
     onStage("measuring memory", 0.8);
     return { peakMemoryBytes: (await peakMemory(subject, { provider, threads, batch, signal })).peakMemoryBytes };
   }
+}
+
+const SAME_TIME: Interval = { value: 1, low: 1, high: 1 };
+
+function withoutRuns({ p50, p90, p99, mean }: Latency): LatencyRecord {
+  return { p50, p90, p99, mean };
 }
 
 function sizeRecord(
