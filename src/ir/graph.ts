@@ -289,7 +289,7 @@ function* dependenciesOf(node: Node, mine: ReadonlySet<Node>): Generator<Node> {
   const visit = function* (inner: Node): Generator<Node> {
     for (const input of inner.inputs) {
       const producer = input?.producer;
-      if (producer && mine.has(producer) && producer !== node && !seen.has(producer)) {
+      if (producer && mine.has(producer) && !seen.has(producer)) {
         seen.add(producer);
         yield producer;
       }

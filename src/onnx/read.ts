@@ -1,8 +1,9 @@
 /** Bytes to messages: a model file becomes a ModelProto whose large tensors stay where they are. */
-import { fromBinary } from "@bufbuild/protobuf";
+import { type DescMessage, type MessageShape, fromBinary } from "@bufbuild/protobuf";
+import { dtypeFromCode } from "../base/dtype.ts";
 import { PareError, messageOf } from "../base/error.ts";
 import type { ByteSource, ExternalResolver } from "./byte-source.ts";
-import { type ModelProto, ModelProtoSchema } from "./gen/onnx_pb.js";
+import { GraphProtoSchema, type ModelProto, ModelProtoSchema, TensorProtoSchema } from "./gen/onnx_pb.js";
 import { HEAD_BYTES, identify } from "./identify.ts";
 import { scan } from "./scan.ts";
 import { tiePayload } from "./tensor-proto.ts";
@@ -23,21 +24,21 @@ export async function readModelProto(source: ByteSource, resolve: ExternalResolv
     ranges = skeleton.ranges;
     model = decode(source, skeleton.bytes);
   } catch (error) {
-    if (error instanceof PareError && error.code === "bad-model" && !beginsLikeModel(head))
-      throw notOnnx(
-        source,
-        "not an ONNX model",
-        "Expected an .onnx file as torch.onnx.export or tf2onnx write it",
-        error,
-      );
-    throw error;
-  }
-  if (!model.graph)
+    if (!(error instanceof PareError && error.code === "bad-model")) throw error;
+    const other = await otherMessage(source);
+    if (other) throw notOnnx(source, other, "A whole .onnx model is wanted here", error);
+    if (beginsLikeModel(head)) throw error;
     throw notOnnx(
       source,
-      "no ONNX model: it holds no graph",
-      "It may be a single saved tensor (.pb) or another protobuf",
+      "not an ONNX model",
+      "Expected an .onnx file as torch.onnx.export or tf2onnx write it",
+      error,
     );
+  }
+  if (!model.graph) {
+    const other = await otherMessage(source);
+    throw notOnnx(source, other ?? "no ONNX model: it holds no graph", "A whole .onnx model is wanted here");
+  }
   walkTensors(ModelProtoSchema, model, (tensor) => tiePayload(tensor, source, ranges, resolve));
   return model;
 }
@@ -52,6 +53,29 @@ function decode(source: ByteSource, bytes: Uint8Array): ModelProto {
       help: "It is damaged: fetch it again",
       cause: error,
     });
+  }
+}
+
+/** What the file is if it is another message of the ONNX schema. */
+async function otherMessage(source: ByteSource): Promise<string | undefined> {
+  const tensor = await tryDecode(source, TensorProtoSchema);
+  if (tensor && tensor.dims.length > 0 && tensor.dataType > 0 && dtypeFromCode(tensor.dataType))
+    return "a single saved tensor (TensorProto), no model";
+  const graph = await tryDecode(source, GraphProtoSchema);
+  if (graph && graph.node.some((node) => node.opType !== "") && graph.output.length > 0)
+    return "a graph without its model (GraphProto)";
+  return undefined;
+}
+
+async function tryDecode<Schema extends DescMessage>(
+  source: ByteSource,
+  schema: Schema,
+): Promise<MessageShape<Schema> | undefined> {
+  try {
+    const skeleton = await scan(source, schema);
+    return skeleton.known ? fromBinary(schema, skeleton.bytes) : undefined;
+  } catch {
+    return undefined;
   }
 }
 

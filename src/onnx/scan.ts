@@ -34,6 +34,8 @@ export interface PayloadRange {
 export interface Skeleton {
   readonly bytes: Uint8Array;
   readonly ranges: readonly PayloadRange[];
+  /** True if the outermost message has no field that its schema does not know. */
+  readonly known: boolean;
 }
 
 interface Frame {
@@ -51,12 +53,13 @@ interface Frame {
 export async function scan(source: ByteSource, schema: DescMessage): Promise<Skeleton> {
   const scanner = new Scanner(source);
   await scanner.run(schema);
-  return { bytes: scanner.out.finish(), ranges: scanner.ranges };
+  return { bytes: scanner.out.finish(), ranges: scanner.ranges, known: scanner.known };
 }
 
 class Scanner {
   readonly out: ByteWriter;
   readonly ranges: PayloadRange[] = [];
+  known = true;
   readonly #source: ByteSource;
   readonly #stack: Frame[] = [];
   #window: Uint8Array;
@@ -108,6 +111,7 @@ class Scanner {
     const wire = tag % 8;
     if (tag > 0xffff_ffff || number === 0) this.#bad("An impossible field number", start);
     const field = frame.plan.fields.get(number);
+    if (!field && this.#stack.length === 1) this.known = false;
     if (++this.#fields > MAX_FIELDS) this.#tooLarge("fields", String(MAX_FIELDS));
     if (field && wire !== field.wire && !(field.packable && wire === WIRE_LENGTH))
       this.#bad(`Field ${frame.plan.name}.${field.name} has the wrong wire type ${wire}`, start);
