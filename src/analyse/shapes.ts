@@ -9,8 +9,12 @@ import { typeOfTensor } from "../ops/shape.ts";
 import type { ValueType } from "../ops/spec.ts";
 import { type Bindings, canonical, substitute } from "../ops/symbolic.ts";
 
-/** Functions that call each other deeper than this are taken for a cycle. */
-const MAX_CALL_DEPTH = 64;
+/**
+ * Visits of one node on average. Bodies are visited once for each call and up to five times in each loop around them, so
+ * that a small file could ask for billions; real models need a few.
+ */
+const MAX_VISITS_PER_NODE = 100;
+const MAX_VISITS_OF_SMALL_MODELS = 20_000;
 
 export interface ShapeOverrides {
   /** Sizes of symbolic dimensions: `{ batch: 8 }`. */
@@ -86,6 +90,13 @@ function defaultOf(formal: FunctionBody, name: string): Attribute | undefined {
   return defaults?.get(name);
 }
 
+function budgetOf(model: Model): number {
+  let nodes = 0;
+  for (const graph of [model.graph, ...model.functions.map((each) => each.body)])
+    for (const inner of graph.allGraphs()) nodes += inner.nodes.length;
+  return Math.max(MAX_VISITS_OF_SMALL_MODELS, MAX_VISITS_PER_NODE * nodes);
+}
+
 class Inference {
   readonly types = new Map<Value, ValueType>();
   readonly calls = new Map<Node, { body: Graph; opsets: ReadonlyMap<string, number>; scope: ScopeTypes }>();
@@ -94,7 +105,10 @@ class Inference {
   readonly #overrides: ShapeOverrides;
   readonly #opsets: ReadonlyMap<string, number>;
   readonly #call: { readonly node: Node; readonly formal: FunctionBody } | undefined;
-  readonly #depth: number;
+  /** Shared by the inferences of all calls. */
+  readonly #budget: { visits: number };
+  /** Functions that are being called, from the outermost in. */
+  readonly #active: readonly FunctionBody[];
 
   constructor(
     model: Model,
@@ -106,7 +120,8 @@ class Inference {
     this.#overrides = overrides;
     this.#call = call;
     this.#opsets = call?.formal.opsets ?? model.opsets;
-    this.#depth = parent ? parent.#depth + 1 : 0;
+    this.#budget = parent ? parent.#budget : { visits: budgetOf(model) };
+    this.#active = parent && call ? [...parent.#active, call.formal] : [];
     this.problems = parent?.problems ?? new Map<string, ShapeProblem>();
   }
 
@@ -114,7 +129,13 @@ class Inference {
   walk(graph: Graph, inputs: readonly ValueType[] | undefined): readonly ValueType[] {
     for (const [i, input] of graph.inputs.entries())
       this.types.set(input, inputs ? this.#flowing(input, inputs[i]) : this.#fed(input));
-    for (const node of graph.nodes) this.#infer(node);
+    for (const node of graph.nodes) {
+      if (this.#budget.visits-- <= 0) {
+        this.#report("model", "its loops and functions are nested too deeply to infer all shapes");
+        break;
+      }
+      this.#infer(node);
+    }
     return graph.outputs.map((output) => this.#typeOf(output));
   }
 
@@ -169,7 +190,7 @@ class Inference {
   #outputsOf(original: Node, node: Node, inputs: readonly (ValueType | undefined)[]): readonly ValueType[] {
     const formal = this.#model.functions.find((each) => each.name === node.opType && each.domain === node.domain);
     if (formal) {
-      if (this.#depth >= MAX_CALL_DEPTH) return [];
+      if (this.#active.includes(formal)) return [];
       const inner = new Inference(this.#model, this.#overrides, { node, formal }, this);
       const unknown: ValueType = { dtype: undefined, shape: undefined };
       this.calls.set(original, { body: formal.body, opsets: formal.opsets, scope: inner });

@@ -170,10 +170,11 @@ export function axesAgree(
     for (const [i, axis] of term.entries()) {
       const size = shape[i] as number;
       if (axis.kind === "one" && size !== 1) return false;
-      if (axis.kind !== "name") continue;
-      const before = sizes.get(axis.name);
+      const name = axis.kind === "name" ? axis.name : axis.kind === "merge" ? `(${axis.parts.join(" ")})` : undefined;
+      if (name === undefined) continue;
+      const before = sizes.get(name);
       if (before !== undefined && before !== size) return false;
-      sizes.set(axis.name, size);
+      sizes.set(name, size);
     }
   }
   for (const [term, shape] of pairs)

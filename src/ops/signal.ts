@@ -60,7 +60,7 @@ export const signal: OpTable = {
         flops: (outputs[0]?.[0] ?? 0) * (outputs[0]?.[1] ?? 0) * 5 * frame * Math.log2(Math.max(2, frame)),
       };
     },
-    axes: "b _ _, , _ -> b _ _ _",
+    axes: "b *s, , _ -> b _ _ _",
     grad: "none",
   },
   DFT: {

@@ -44,7 +44,9 @@ export type Cost = (context: {
 
 /**
  * Which axes are one axis. A string for plain cases: one term per input and output, one letter per axis, `*x` for the rest:
- * Conv is "n i *s, o i *k, o -> n o *z". A function where index maps or attributes decide. "opaque": nothing is known.
+ * Conv is "n i *s, o i *k, o -> n o *z". A function where shapes or attributes decide (it is called after inference, so that
+ * the node's values have shapes; undefined where they do not suffice). "opaque": nothing is known. The whole notation
+ * (merged, concatenated and free axes) is described in axes.ts.
  */
 export type Axes = string | ((node: Node, ranks: readonly number[]) => string | undefined) | "opaque";
 

@@ -3,6 +3,8 @@ import type { Dim } from "../base/shape.ts";
 
 /** Longer expressions are given up (null): they help nobody and grow without bound in loops. */
 const MAX_LENGTH = 240;
+/** Terms of a product before equal ones are joined: some times what a text of that length can hold. */
+const MAX_TERMS = 1024;
 
 /** An expression as parsed. Symbols are non-negative integers. */
 type Expression =
@@ -84,12 +86,25 @@ const parsed = new Map<string, { expression: Expression; polynomial: Polynomial 
 function lookUp(text: string): { expression: Expression; polynomial: Polynomial } {
   let entry = parsed.get(text);
   if (!entry) {
-    const expression = parse(text);
-    entry = { expression, polynomial: polynomialOf(expression) };
+    entry = text.length > MAX_LENGTH ? asSymbol(text) : read(text);
     if (parsed.size > 50_000) parsed.clear();
     parsed.set(text, entry);
   }
   return entry;
+}
+
+function read(text: string): { expression: Expression; polynomial: Polynomial } {
+  try {
+    const expression = parse(text);
+    return { expression, polynomial: polynomialOf(expression) };
+  } catch (error) {
+    if (error instanceof RangeError) return asSymbol(text);
+    throw error;
+  }
+}
+
+function asSymbol(text: string): { expression: Expression; polynomial: Polynomial } {
+  return { expression: { kind: "symbol", name: text }, polynomial: new Map([[text, 1]]) };
 }
 
 function constant(value: number): Polynomial {
@@ -124,7 +139,9 @@ function plus(a: Polynomial, b: Polynomial, sign: 1 | -1): Polynomial {
   return result;
 }
 
+/** Throws RangeError where the product would have more terms than any text that is kept. */
 function times(a: Polynomial, b: Polynomial): Polynomial {
+  if (a.size * b.size > MAX_TERMS) throw new RangeError("The product of two dimensions is too long");
   const result: Polynomial = new Map();
   for (const [keyA, x] of a)
     for (const [keyB, y] of b) {
@@ -218,7 +235,7 @@ export function multiply(a: Dim, b: Dim): Dim {
     a,
     b,
     (x, y) => x * y,
-    (x, y) => print(times(x, y)),
+    (x, y) => (x.size * y.size > MAX_TERMS ? null : print(times(x, y))),
   );
 }
 
@@ -419,5 +436,5 @@ export function symbolsOf(dim: Dim): Set<string> {
 
 /** The canonical text of a declared dimension: `1 + past` and `past + 1` become the same. */
 export function canonical(dim: Dim): Dim {
-  return typeof dim === "string" ? print(poly(dim)) : dim;
+  return typeof dim === "string" ? (print(poly(dim)) ?? dim) : dim;
 }

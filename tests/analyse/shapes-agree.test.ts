@@ -2,11 +2,15 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { axesAgree, axesOf } from "../../src/ops/axes.ts";
+import { specOf } from "../../src/ops/registry.ts";
 import { type Bindings, evaluate } from "../../src/ops/symbolic.ts";
 import { inferShapes } from "../../src/analyse/shapes.ts";
 import { Rng } from "../../src/base/rng.ts";
+import { isConcrete } from "../../src/base/shape.ts";
 import { encodeModel } from "../../src/ir/encode.ts";
 import { loadFile } from "../../src/ir/load.node.ts";
+import type { Value } from "../../src/ir/graph.ts";
 import type { Model } from "../../src/ir/model.ts";
 import { type Computed, engineTensor, randomData, runInEngine } from "../support/engine.ts";
 import { describeWithData } from "../support/shared-data.ts";
@@ -63,6 +67,33 @@ function compare(
       if (claimed?.every((dim) => dim !== null)) known++;
     }
   return { wrong, known };
+}
+
+/** Nodes whose axes tie sizes that differ; and how many have axes that can be looked at. */
+function untied(
+  model: Model,
+  computed: ReadonlyMap<string, Computed>,
+  sizes: Bindings,
+): { wrong: string[]; tied: number } {
+  const wrong: string[] = [];
+  let tied = 0;
+  const shapeOf = (value: Value | undefined): readonly number[] | undefined => {
+    if (!value) return undefined;
+    if (value.tensor) return value.tensor.shape;
+    const real = computed.get(value.name)?.shape;
+    if (real) return real;
+    const fed = value.shape?.map((dim) => evaluate(dim, sizes));
+    return isConcrete(fed) ? fed : undefined;
+  };
+  for (const node of model.graph.nodes) {
+    const spec = specOf(node, model.opsets.get(node.domain) ?? 1);
+    const terms = spec && axesOf(node, spec);
+    if (!terms) continue;
+    tied++;
+    if (!axesAgree(terms, node.inputs.map(shapeOf), node.outputs.map(shapeOf)))
+      wrong.push(`${node.opType} ${node.name}: ${JSON.stringify(terms)}`);
+  }
+  return { wrong, tied };
 }
 
 /** Runs with every value exposed as an output. */
@@ -124,6 +155,9 @@ describeWithData("shapes agree with the engine", "models", (root) => {
             `${file}: ${known} of ${computed.size} shapes known (${((100 * known) / computed.size).toFixed(1)} %)`,
           );
         expect(wrong).toEqual([]);
+        const axes = untied(model, computed, sizes);
+        expect(axes.wrong).toEqual([]);
+        expect(axes.tied).toBeGreaterThan(model.graph.nodes.length / 4);
         expect(known / computed.size).toBeGreaterThanOrEqual(COVERAGE[file] ?? 1);
       }
     });
