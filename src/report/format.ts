@@ -8,7 +8,7 @@ const COUNT_UNITS = ["", " k", " M", " G", " T", " P"];
 export function digits(value: number, significant = 3): string {
   if (!Number.isFinite(value)) return Number.isNaN(value) ? "–" : value > 0 ? "∞" : "−∞";
   if (value === 0) return "0";
-  const size = Math.abs(value);
+  const size = Math.abs(Number(value.toPrecision(significant)));
   if (size < 1e-3 || size >= 1e6) {
     const [mantissa, exponent] = value.toExponential(significant - 1).split("e");
     return minus(`${mantissa}e${Number(exponent)}`);
