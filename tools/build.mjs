@@ -1,9 +1,10 @@
-/** Builds everything: kernels (AssemblyScript to WebAssembly, embedded as base64), then src/ to dist/. Run by `npm ci` and `npm run build`. */
+/** Builds everything: kernels (AssemblyScript to WebAssembly, embedded as base64), the report's page, then src/ to dist/. Run by `npm ci` and `npm run build`. */
 import { execFileSync } from "node:child_process";
 import { chmodSync, cpSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { buildReport } from "./build-report.mjs";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const require = createRequire(import.meta.url);
@@ -54,5 +55,6 @@ function linkCommand() {
 }
 
 buildKernels();
+await buildReport();
 buildSources();
 linkCommand();

@@ -1,6 +1,7 @@
 /** Flags from schemas: what a technique declares once becomes its command-line options. */
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { z } from "zod";
+import { PareError } from "../base/error.ts";
 import { kebabCase, unwrapSchema } from "../techniques/recipe.ts";
 import type { CommonOptions } from "./run.node.ts";
 
@@ -83,4 +84,20 @@ export function fraction(text: string): number {
   if (!(value >= 0 && value <= 1) || text.trim() === "")
     throw new InvalidArgumentError(`Found '${text}', expected a number from 0 to 1.`);
   return value;
+}
+
+/** Parses `--dim name=size` options. */
+export function dimensions(texts: readonly string[]): Record<string, number> {
+  return Object.fromEntries(
+    texts.map((text) => {
+      const [, name, size] = /^(.+)=(\d+)$/.exec(text) ?? [];
+      if (name === undefined)
+        throw new PareError("bad-option", "Not a dimension", {
+          where: "--dim",
+          found: `'${text}'`,
+          expected: "name=size, such as batch=8",
+        });
+      return [name, Number(size)];
+    }),
+  );
 }

@@ -20,6 +20,7 @@ export function startProgress(stream: NodeJS.WriteStream = process.stderr): Prog
   let lastLine = started;
   let bar: SingleBar | undefined;
   const left = (progress: Progress): string => {
+    if (progress.secondsLeft !== undefined) return `${formatSeconds(Math.ceil(progress.secondsLeft))} left`;
     const share = (progress.done - firstDone) / Math.max(1e-9, progress.total - firstDone);
     if (share <= 0) return "";
     return `${formatSeconds(Math.ceil((((performance.now() - stageStarted) / 1000) * (1 - share)) / share))} left`;

@@ -13,6 +13,8 @@ export interface Progress {
   readonly stage: string;
   readonly done: number;
   readonly total: number;
+  /** Remaining time where the job knows better than its pace tells; default: extrapolated by whoever shows it. */
+  readonly secondsLeft?: number | undefined;
 }
 
 /** What the runner gives a technique. */
