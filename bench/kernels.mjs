@@ -1,11 +1,15 @@
-/** Speed of the SIMD kernels against their plain TypeScript references, side by side in one process. Run: node bench/kernels.mjs [MiB] */
+/**
+ * Speed of the SIMD kernels against their plain TypeScript references: same data, one process, one thread.
+ * Time is processor time, so that a busy machine does not make the figures of one core worse.
+ * Run after a build: node bench/kernels.mjs [MiB] [--json]
+ */
 import { cpus } from "node:os";
 import { Rng } from "../dist/base/rng.js";
 import { loadKernels } from "../dist/kernels/kernels.js";
 import { plainKernels } from "../dist/kernels/reference/plain-kernels.js";
 
 const MEBI = 2 ** 20;
-const megabytes = Number(process.argv[2] ?? 64);
+const megabytes = Number(process.argv.find((argument) => /^\d+$/.test(argument)) ?? 16);
 const json = process.argv.includes("--json");
 const kernels = await loadKernels();
 const cols = 4096;
@@ -20,7 +24,7 @@ const rowsLayout = { outer: 1, channels: rows, inner: cols };
 const columnsLayout = { outer: rows, channels: cols, inner: 1 };
 const int4 = { bits: 4, block: 32 };
 
-/** Bandwidths are of the float32 side. `small` cases are slow in plain TypeScript: it gets a part of the rows. */
+/** Bandwidths count the float32 side once. */
 const CASES = [
   ["quantizeBlocks int4/32 symmetric", (k, x, r) => k.quantizeBlocks(x, r, cols, int4)],
   ["quantizeBlocks int4/32 asymmetric", (k, x, r) => k.quantizeBlocks(x, r, cols, { ...int4, symmetric: false })],
@@ -46,23 +50,26 @@ const CASES = [
   ["transpose", (k, x, r) => k.transpose(x, r, cols)],
 ];
 
-/** Best of the runs: fp32 bytes per second. */
-function measure(run, set, sharePart) {
-  const r = Math.max(32, Math.floor((rows * sharePart) / 32) * 32);
-  const x = w.subarray(0, r * cols);
+/** The searches for the least error are slow in plain TypeScript: an eighth of the rows has to do, for both. */
+const rowsOf = (name) => (name.includes("mse") ? Math.max(32, Math.floor(rows / 256) * 32) : rows);
+
+/** The best of at least three runs: float32 bytes per second of processor time. */
+function measure(run, set, rowCount) {
+  const x = w.subarray(0, rowCount * cols);
   let best = Infinity;
   const started = performance.now();
-  for (let i = 0; i < 20 && (i < 3 || performance.now() - started < 600); i++) {
-    const before = performance.now();
-    run(set, x, r);
-    best = Math.min(best, performance.now() - before);
+  for (let i = 0; i < 20 && (i < 3 || performance.now() - started < 500); i++) {
+    const before = process.cpuUsage();
+    run(set, x, rowCount);
+    const { user, system } = process.cpuUsage(before); // microseconds
+    best = Math.min(best, user + system);
   }
-  return (x.byteLength / best) * 1000;
+  return (x.byteLength / best) * 1e6;
 }
 
 const results = CASES.map(([name, run]) => {
-  const simd = measure(run, kernels, name.includes("mse") ? 1 / 8 : 1);
-  const plain = measure(run, plainKernels, name.includes("mse") ? 1 / 64 : 1 / 8);
+  const simd = measure(run, kernels, rowsOf(name));
+  const plain = measure(run, plainKernels, rowsOf(name));
   return { name, simdBytesPerSecond: simd, plainBytesPerSecond: plain, ratio: simd / plain };
 });
 

@@ -195,9 +195,9 @@ export function transposeFloats(
   return y;
 }
 
-/** Walks a matrix in pieces of at most 272 × 240: no power of two, so that a column's rows spread over the cache's sets. */
+/** Walks a matrix in squares of 1 MiB; their side is no power of two, so that a column's rows spread over the cache's sets. */
 function eachSquare(rows: number, cols: number, use: (row: number, col: number, h: number, w: number) => void): void {
-  const [tall, wide] = [272, 240];
+  const [tall, wide] = [528, 528];
   for (let row = 0; row < rows; row += tall)
     for (let col = 0; col < cols; col += wide) use(row, col, Math.min(tall, rows - row), Math.min(wide, cols - col));
 }

@@ -181,3 +181,13 @@ describe("transpose", () => {
     expectElements(kernels.transpose(x, rows, cols), plainKernels.transpose(x, rows, cols));
   });
 });
+
+describe("the kernels' memory", () => {
+  it("stays at 64 MiB, whatever the size of the tensor", () => {
+    const x = new Float32Array(20_000_000).fill(1);
+    expect(kernels.summarize(x).sum).toBe(20_000_000);
+    expect(kernels.toFloat16(x).bits.length).toBe(x.length);
+    expect(kernels.quantizeBlocks(x, 2, x.length / 2, { bits: 2, block: 512 }).scales[0]).toBe(-0.5);
+    expect(kernels.scratch(16).buffer.byteLength).toBe(64 * 2 ** 20);
+  });
+});

@@ -13,7 +13,8 @@ export function quantizeChannels(w: Float32Array, layout: AxisLayout, spec: Chan
   const error = { squaredError: 0, squaredNorm: 0, maxError: 0, notFinite: 0 };
   for (let channel = 0; channel < layout.channels; channel++) {
     const indices = channelIndices(layout, channel);
-    const values = Float32Array.from(indices, (i) => w[i] as number);
+    const values = new Float32Array(indices.length);
+    for (let i = 0; i < values.length; i++) values[i] = w[indices[i] as number] as number;
     const range = finiteRange(values);
     replaceNotFinite(values, range);
     error.notFinite += range.notFinite;
@@ -75,8 +76,8 @@ export function maxAbsPerChannel(x: Float32Array, layout: AxisLayout): Float32Ar
 
 /** Where the elements of a channel lie, in order. */
 function channelIndices({ outer, channels, inner }: AxisLayout, channel: number): Uint32Array {
-  return Uint32Array.from(
-    { length: outer * inner },
-    (_, i) => (Math.floor(i / inner) * channels + channel) * inner + (i % inner),
-  );
+  const indices = new Uint32Array(outer * inner);
+  let at = 0;
+  for (let o = 0; o < outer; o++) for (let i = 0; i < inner; i++) indices[at++] = (o * channels + channel) * inner + i;
+  return indices;
 }
