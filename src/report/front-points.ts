@@ -27,7 +27,7 @@ export function chartPoints(entries: readonly Entry[], x: Quantity, y: Quantity)
 }
 
 /** Corners of the staircase through the front, from the lowest x to the highest: the border of what is dominated. */
-export function staircase(points: readonly ChartPoint[], x: Quantity, y: Quantity): { x: number; y: number }[] {
+export function staircase(points: readonly ChartPoint[], x: Quantity): { x: number; y: number }[] {
   const front = points.filter((point) => point.front).sort((a, b) => a.x.value - b.x.value || a.y.value - b.y.value);
   const corners: { x: number; y: number }[] = [];
   for (const [index, point] of front.entries()) {

@@ -94,7 +94,7 @@ export function frontSvg(results: Results, options: FrontSvgOptions = {}): strin
     `<g transform="translate(18 ${round((top + bottom) / 2)}) rotate(-90)">${svgText(0, 0, axisTitle(quantityY), "name", "middle")}</g>`,
   );
 
-  const corners = staircase(points, quantityX, quantityY).map(({ x, y }) => ({ x: toX(x), y: toY(y) }));
+  const corners = staircase(points, quantityX).map(({ x, y }) => ({ x: toX(x), y: toY(y) }));
   if (corners.length > 1)
     out.push(`<path class="front" d="M${corners.map(({ x, y }) => `${round(x)},${round(y)}`).join("L")}"/>`);
   const spots = points.map((point) => ({ point, x: toX(point.x.value), y: toY(point.y.value) }));

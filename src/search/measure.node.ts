@@ -47,6 +47,7 @@ export class Measurer {
     return {
       ...size,
       ...(judged ? { metrics: judged.metrics } : {}),
+      fidelity: { sqnrDb: Number.POSITIVE_INFINITY, cosine: 1, agreement: 1, kl: 0 },
       ...run,
       ...(await this.#memory(subject, onStage)),
       layers: originalLayers(this.#original, names),

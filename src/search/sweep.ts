@@ -1,8 +1,8 @@
 /** The loop of a sweep, free of engines and files: jobs in, entries out, resumable, every failure kept, the front kept up to date. */
-import { PareError, messageOf, throwIfAborted } from "../base/error.ts";
+import { PareError, messageOf, nearest, throwIfAborted } from "../base/error.ts";
 import { hypervolumeRecord } from "./hypervolume.ts";
 import { paretoFront } from "./pareto.ts";
-import { quantityOf, rankValue } from "./quantities.ts";
+import { quantitiesOf, quantityOf, rankValue } from "./quantities.ts";
 import { type Entry, type Objective, type RecipeStep, RESULTS_VERSION, type Results } from "./results.ts";
 
 /** What a job's work adds to its entry. */
@@ -102,12 +102,26 @@ export async function runSweep(plan: SweepPlan): Promise<Results> {
       freshSeconds += entry.seconds;
     }
     entries.push(entry);
+    if (index === 0) checkObjectives(plan.objectives ?? [], entry);
     results = conclude(plan, entries);
     await plan.store.write(results);
     plan.onEntry?.(entry, resumed);
     report("done", 1);
   }
   return results;
+}
+
+/** An objective that not even the baseline has would leave the front empty without a word. */
+function checkObjectives(objectives: readonly Objective[], baseline: Entry): void {
+  const measured = quantitiesOf([baseline]).map(({ name }) => name);
+  for (const { name } of objectives) {
+    if (measured.includes(name)) continue;
+    const near = nearest(name, measured);
+    throw new PareError("bad-option", `The objective '${name}' is not measured here`, {
+      expected: `one of ${measured.join(", ")}`,
+      ...(near ? { help: `Did you mean '${near}'?` } : {}),
+    });
+  }
 }
 
 async function runJob(

@@ -68,14 +68,14 @@ describe("the staircase", () => {
     const [size, accuracy] = [quantityOf("brotli"), quantityOf("accuracy")];
     const points = chartPoints(entries, size, accuracy);
     expect(points.map(({ front }) => front)).toEqual([true, true, false, true]);
-    expect(staircase(points, size, accuracy)).toEqual([
+    expect(staircase(points, size)).toEqual([
       { x: 10, y: 0.5 },
       { x: 20, y: 0.5 },
       { x: 20, y: 0.8 },
       { x: 40, y: 0.8 },
       { x: 40, y: 0.9 },
     ]);
-    const turned = staircase(chartPoints(entries, accuracy, size), accuracy, size);
+    const turned = staircase(chartPoints(entries, accuracy, size), accuracy);
     expect(turned).toEqual([
       { x: 0.5, y: 10 },
       { x: 0.5, y: 20 },

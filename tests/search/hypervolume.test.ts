@@ -53,7 +53,7 @@ describe("hypervolume", () => {
         expect(hypervolume([...all].reverse(), reference, objectives)).toBeCloseTo(value, 9);
         expect(hypervolume([...all, [SIDE + 1, 3, 0]], reference, objectives)).toBeCloseTo(value, 9);
         if (!first) return;
-        const dominated = [...first.map((value, m) => (m === 1 ? value - 0.5 : value + 0.5))];
+        const dominated = first.map((value, m) => (m === 1 ? value - 0.5 : value + 0.5));
         expect(hypervolume([...all, dominated, first], reference, objectives)).toBeCloseTo(value, 9);
       }),
       { numRuns: 100, seed: 4 },

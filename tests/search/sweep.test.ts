@@ -135,6 +135,13 @@ describe("runSweep", () => {
     await expect(runSweep({ header: HEADER, jobs: twice, store: memoryStore() })).rejects.toThrow(/same id/);
   });
 
+  it("refuses an objective that is not measured, naming those that are", async () => {
+    const objectives = [{ name: "acuracy", direction: "maximize" as const }];
+    await expect(
+      runSweep({ header: HEADER, jobs: jobs({ ran: [] }), store: memoryStore(), objectives }),
+    ).rejects.toThrow(/'acuracy' is not measured.*expected one of accuracy, brotli.*Did you mean 'accuracy'/);
+  });
+
   it("reports progress that only grows, with the time left once one is measured", async () => {
     const seen: SweepProgress[] = [];
     await runSweep({ header: HEADER, jobs: jobs({ ran: [] }), store: memoryStore(), onProgress: (p) => seen.push(p) });

@@ -187,7 +187,7 @@ function render(results: Results, view: View): HTMLElement | SVGSVGElement {
   }));
   const margin = { left: narrow ? 52 : 62, right: 16, top: 30, bottom: 48 };
   const floor = outside.size > 0 ? 28 : 0;
-  const corners = staircase(points, x, y).map((corner) => ({
+  const corners = staircase(points, x).map((corner) => ({
     px: axisX.place(corner.x),
     py: clamp(axisY.place(corner.y)),
   }));

@@ -72,19 +72,17 @@ export function commandBox(command: string): HTMLElement {
     {
       type: "button",
       class: "copy",
-      onclick: () => {
-        const done = (text: string): void => {
-          button.textContent = text;
-          setTimeout(() => {
-            button.textContent = "Copy";
-          }, 1500);
-        };
-        const selectAll = (): void => {
-          getSelection()?.selectAllChildren(code);
-          done("Selected");
-        };
-        if (navigator.clipboard) navigator.clipboard.writeText(command).then(() => done("Copied"), selectAll);
-        else selectAll();
+      onclick: async () => {
+        const copied = await navigator.clipboard?.writeText(command).then(
+          () => true,
+          () => false,
+        );
+        // Without leave to use the clipboard the command is selected, ready to be copied by hand.
+        if (!copied) getSelection()?.selectAllChildren(code);
+        button.textContent = copied ? "Copied" : "Selected";
+        setTimeout(() => {
+          button.textContent = "Copy";
+        }, 1500);
       },
     },
     "Copy",
