@@ -1,6 +1,7 @@
 /** The size of a model: bytes on disk and as downloaded, parameters, non-zeros, multiply-accumulates and bit operations. */
 import { stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { fromBinary } from "@bufbuild/protobuf";
 import { costOf } from "../analyse/cost.ts";
 import { encodeModel } from "../ir/encode.ts";
 import { loadFile } from "../ir/load.node.ts";
@@ -9,7 +10,7 @@ import { writeModel } from "../ir/write-graph.ts";
 import { ModelProtoSchema } from "../onnx/gen/onnx_pb.js";
 import { besideFile, fileByteSource } from "../onnx/file-source.node.ts";
 import { isExternal, checkLocation } from "../onnx/external.ts";
-import { readModelProto } from "../onnx/read.ts";
+import { scan } from "../onnx/scan.ts";
 import { encodeSegments } from "../onnx/segments.ts";
 import { walkTensors } from "../onnx/walk.ts";
 import { type ByteRange, downloadSize } from "./download-size.node.ts";
@@ -67,7 +68,9 @@ export async function bytesOnDisk(path: string): Promise<number> {
 
 /** Locations of external data that a model file names, each once. */
 export async function externalFiles(path: string): Promise<string[]> {
-  const proto = await readModelProto(await fileByteSource(path), besideFile(path));
+  // Read anew, since loading a model lets go of where its bytes lay.
+  const { bytes } = await scan(await fileByteSource(path), ModelProtoSchema);
+  const proto = fromBinary(ModelProtoSchema, bytes);
   const names = new Set<string>();
   walkTensors(ModelProtoSchema, proto, (tensor) => {
     const location = isExternal(tensor) ? tensor.externalData.find(({ key }) => key === "location")?.value : undefined;

@@ -2,7 +2,7 @@
 import { setMaxListeners } from "node:events";
 import { Worker } from "node:worker_threads";
 import { type TypedData, bytesOf } from "../base/dtype.ts";
-import { PareError, throwIfAborted } from "../base/error.ts";
+import { PareError, messageOf, throwIfAborted } from "../base/error.ts";
 import { workerUrl } from "../base/worker-url.node.ts";
 import { engineError } from "./engine-error.ts";
 import { copyOf } from "./engine-tensor.node.ts";
@@ -66,7 +66,7 @@ class WorkerLink implements EngineLink {
     this.#worker.on("message", (reply: Reply) => this.#receive(reply));
     this.#worker.on("error", (error) => {
       live.delete(this.#control); // the script threw: nothing runs any more
-      this.#failAll(error);
+      this.#failAll(new PareError("internal", "The engine's thread failed", { found: messageOf(error), cause: error }));
     });
     this.#exited = new Promise((resolve) => {
       this.#worker.once("exit", (code) => {
