@@ -76,7 +76,8 @@ function portsOf({ graph }: Model): Map<string, string> {
 
 function nodesOf(graph: Graph): Map<string, string> {
   const nodes = new Map<string, string>();
-  for (const node of graph.allNodes()) nodes.set(node.name || (node.outputs[0]?.name ?? node.opType), describeNode(node));
+  for (const node of graph.allNodes())
+    nodes.set(node.name || (node.outputs[0]?.name ?? node.opType), describeNode(node));
   return nodes;
 }
 
@@ -113,7 +114,8 @@ async function weightDifferences(before: Graph, after: Graph): Promise<Differenc
 
 function weightsOf(root: Graph): Map<string, Tensor> {
   const weights = new Map<string, Tensor>();
-  for (const graph of root.allGraphs()) for (const [name, { tensor }] of graph.initializers) if (tensor) weights.set(name, tensor);
+  for (const graph of root.allGraphs())
+    for (const [name, { tensor }] of graph.initializers) if (tensor) weights.set(name, tensor);
   return weights;
 }
 

@@ -1,7 +1,20 @@
 /** Activation functions: elementwise ones, parametric ones, and the softmax family. */
 import type { Axes, Infer, OpSpec } from "./spec.ts";
 import { SAME_AXES, broadcastAxes } from "./axes.ts";
-import { type OpTable, normalizeAxis, perOutput, sameAsInput, shapeOf } from "./helpers.ts";
+import {
+  eluGrad,
+  geluGrad,
+  hardSigmoidGrad,
+  hardSwishGrad,
+  leakyReluGrad,
+  reluGrad,
+  sigmoidGrad,
+  softplusGrad,
+  softsignGrad,
+  tanhGrad,
+} from "./gradients/activation.ts";
+import { logSoftmaxGrad, softmaxGrad } from "./gradients/softmax.ts";
+import { differentiable, type OpTable, normalizeAxis, perOutput, sameAsInput, shapeOf } from "./helpers.ts";
 
 function activationOf(since: number, flops: number, quantizable = false): OpSpec {
   return {
@@ -50,25 +63,25 @@ const prelu: OpSpec = {
 };
 
 export const activation: OpTable = {
-  Relu: activationOf(6, 1, true),
-  LeakyRelu: activationOf(6, 2, true),
+  Relu: { ...activationOf(6, 1, true), grad: reluGrad },
+  LeakyRelu: { ...activationOf(6, 2, true), grad: leakyReluGrad },
   PRelu: prelu,
-  Elu: activationOf(6, 3),
+  Elu: { ...activationOf(6, 3), grad: eluGrad },
   Selu: activationOf(6, 4),
   Celu: activationOf(12, 4),
   ThresholdedRelu: activationOf(10, 1),
-  Sigmoid: activationOf(6, 3, true),
-  HardSigmoid: activationOf(6, 4),
-  HardSwish: activationOf(14, 5),
-  Tanh: activationOf(6, 1),
-  Softplus: activationOf(1, 3),
-  Softsign: activationOf(1, 3),
-  Gelu: activationOf(20, 5),
+  Sigmoid: { ...activationOf(6, 3, true), grad: sigmoidGrad },
+  HardSigmoid: { ...activationOf(6, 4), grad: hardSigmoidGrad },
+  HardSwish: { ...activationOf(14, 5), grad: hardSwishGrad },
+  Tanh: { ...activationOf(6, 1), grad: tanhGrad },
+  Softplus: { ...activationOf(1, 3), grad: softplusGrad },
+  Softsign: { ...activationOf(1, 3), grad: softsignGrad },
+  Gelu: { ...activationOf(20, 5), grad: geluGrad },
   Mish: activationOf(18, 5),
   Swish: activationOf(24, 4),
   Shrink: activationOf(9, 2),
   // Before opset 13 the input is flattened to two dimensions at `axis`; from 13 on it is the one axis.
-  Softmax: [softmax(1, false), softmax(13, true)],
-  LogSoftmax: [softmax(1, false), softmax(13, false)],
+  Softmax: differentiable([softmax(1, false), softmax(13, true)], softmaxGrad),
+  LogSoftmax: differentiable([softmax(1, false), softmax(13, false)], logSoftmaxGrad),
   Hardmax: [softmax(1, false), softmax(13, false)],
 };

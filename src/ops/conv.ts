@@ -1,6 +1,7 @@
 /** Convolution and transposed convolution. */
 import type { Dim } from "../base/shape.ts";
 import type { Node } from "../ir/graph.ts";
+import { convGrad, convTransposeGrad } from "./gradients/conv.ts";
 import { type OpTable, type Shape, count, dtypeOf, mismatch, shapeOf } from "./helpers.ts";
 import type { Axes, Cost, InferContext, OpSpec, Weight } from "./spec.ts";
 import { add, ceilDivide, floorDivide, maximum, multiply, subtract } from "./symbolic.ts";
@@ -168,8 +169,8 @@ const convTranspose: OpSpec = {
 };
 
 export const conv: OpTable = {
-  Conv: convRecord,
-  ConvTranspose: convTranspose,
+  Conv: { ...convRecord, grad: convGrad },
+  ConvTranspose: { ...convTranspose, grad: convTransposeGrad },
   "com.microsoft::FusedConv": {
     ...convRecord,
     axes: (node) => {

@@ -3,7 +3,27 @@ import { type DType, dtypeFromCode, isFloat, isInteger } from "../base/dtype.ts"
 import type { Dim } from "../base/shape.ts";
 import type { Node } from "../ir/graph.ts";
 import { SAME_AXES, broadcastAxes } from "./axes.ts";
+import { clipGrad, erfGrad } from "./gradients/activation.ts";
 import {
+  absGrad,
+  addGrad,
+  divGrad,
+  expGrad,
+  extremumGrad,
+  logGrad,
+  meanGrad,
+  mulGrad,
+  negGrad,
+  powGrad,
+  reciprocalGrad,
+  sqrtGrad,
+  subGrad,
+  sumGrad,
+  whereGrad,
+} from "./gradients/arithmetic.ts";
+import { castGrad } from "./gradients/movement.ts";
+import {
+  differentiable,
   FREE,
   type OpTable,
   broadcastContents,
@@ -181,30 +201,39 @@ const where: OpSpec = {
 const test: OpSpec = { ...unary(), infer: sameShape("bool") };
 
 export const elementwise: OpTable = {
-  Add: binary(7, add, { weights: operandWeights("bias"), traits: { elementwise: true, quantizable: true } }),
-  Sub: binary(7, subtract, { weights: operandWeights("bias") }),
-  Mul: binary(7, multiply, { weights: operandWeights("scale"), traits: { elementwise: true, quantizable: true } }),
-  Div: binary(7, divide, { weights: operandWeights("scale") }),
+  Add: {
+    ...binary(7, add, { weights: operandWeights("bias"), traits: { elementwise: true, quantizable: true } }),
+    grad: addGrad,
+  },
+  Sub: { ...binary(7, subtract, { weights: operandWeights("bias") }), grad: subGrad },
+  Mul: {
+    ...binary(7, multiply, { weights: operandWeights("scale"), traits: { elementwise: true, quantizable: true } }),
+    grad: mulGrad,
+  },
+  Div: { ...binary(7, divide, { weights: operandWeights("scale") }), grad: divGrad },
   Mod: binary(10, modulo),
-  Pow: binary(7, power, {
-    infer: (context) => [{ ...broadcasting(power)(context)[0], dtype: dtypeOf(context, 0) } as ValueType],
-  }),
-  Max: binary(6, maximum),
-  Min: binary(6, minimum),
-  Sum: binary(6, add),
-  Mean: binary(6, undefined),
+  Pow: {
+    ...binary(7, power, {
+      infer: (context) => [{ ...broadcasting(power)(context)[0], dtype: dtypeOf(context, 0) } as ValueType],
+    }),
+    grad: powGrad,
+  },
+  Max: { ...binary(6, maximum), grad: extremumGrad },
+  Min: { ...binary(6, minimum), grad: extremumGrad },
+  Sum: { ...binary(6, add), grad: sumGrad },
+  Mean: { ...binary(6, undefined), grad: meanGrad },
   BitShift: binary(11, undefined),
-  Abs: unary(6, 1, Math.abs),
-  Neg: { ...unary(6, 1), infer: negate },
+  Abs: { ...unary(6, 1, Math.abs), grad: absGrad },
+  Neg: { ...unary(6, 1), infer: negate, grad: negGrad },
   Sign: unary(9, 1, Math.sign),
   Floor: unary(6, 1, Math.floor, true),
   Ceil: unary(6, 1, Math.ceil, true),
   Round: unary(11, 1, roundHalfEven, true),
-  Sqrt: unary(6, 1, Math.sqrt),
-  Reciprocal: unary(6, 1, (x) => 1 / x),
-  Exp: unary(6, 1),
-  Log: unary(6, 1),
-  Erf: unary(9, 1),
+  Sqrt: { ...unary(6, 1, Math.sqrt), grad: sqrtGrad },
+  Reciprocal: { ...unary(6, 1, (x) => 1 / x), grad: reciprocalGrad },
+  Exp: { ...unary(6, 1), grad: expGrad },
+  Log: { ...unary(6, 1), grad: logGrad },
+  Erf: { ...unary(9, 1), grad: erfGrad },
   Sin: unary(7, 1),
   Cos: unary(7, 1),
   Tan: unary(7, 1),
@@ -218,12 +247,15 @@ export const elementwise: OpTable = {
   Atanh: unary(9, 1),
   IsNaN: { ...test, since: 9 },
   IsInf: { ...test, since: 10 },
-  Clip: [
-    { ...clip, since: 6 },
-    { ...clip, since: 11, axes: "*a, , -> *a" },
-  ],
-  Where: where,
-  Cast: cast,
+  Clip: differentiable(
+    [
+      { ...clip, since: 6 },
+      { ...clip, since: 11, axes: "*a, , -> *a" },
+    ],
+    clipGrad,
+  ),
+  Where: { ...where, grad: whereGrad },
+  Cast: { ...cast, grad: castGrad },
   CastLike: castLike,
 };
 

@@ -3,11 +3,16 @@ import type { DType } from "../base/dtype.ts";
 import { PareError } from "../base/error.ts";
 import { type Dim, elementCount, formatShape, isConcrete } from "../base/shape.ts";
 import type { Node } from "../ir/graph.ts";
-import type { Cost, Infer, InferContext, OpSpec, ValueType } from "./spec.ts";
+import type { Cost, Grad, Infer, InferContext, OpSpec, ValueType } from "./spec.ts";
 import { broadcast } from "./symbolic.ts";
 
 /** Records of one family: `Op` in the standard domain, `domain::Op` elsewhere; a list where the meaning changed with the opset. */
 export type OpTable = Readonly<Record<string, OpSpec | readonly OpSpec[]>>;
+
+/** The records of an operator whose meanings share one gradient rule. */
+export function differentiable(records: readonly OpSpec[], grad: Grad): readonly OpSpec[] {
+  return records.map((record) => ({ ...record, grad }));
+}
 
 export type Shape = readonly Dim[];
 

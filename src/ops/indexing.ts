@@ -2,7 +2,9 @@
 import { type Dim, isConcrete } from "../base/shape.ts";
 import type { Node } from "../ir/graph.ts";
 import { names } from "./axes.ts";
+import { gatherGrad, sliceGrad } from "./gradients/movement.ts";
 import {
+  differentiable,
   FREE,
   type OpTable,
   contentsOf,
@@ -231,11 +233,12 @@ const slice = moving(1, sliceInfer, equalSizeAxes);
 
 export const indexing: OpTable = {
   // Bounds were attributes before opset 10.
-  Slice: [slice, { ...slice, since: 10 }],
+  Slice: differentiable([slice, { ...slice, since: 10 }], sliceGrad),
   Gather: {
     ...moving(1, gatherInfer, gatherAxes),
     weights: gatherWeights,
     traits: { movement: true, lookup: true, quantizable: true },
+    grad: gatherGrad,
   },
   GatherElements: moving(11, gatherElementsInfer, "opaque", false),
   GatherND: moving(11, gatherNDInfer, "opaque", false),

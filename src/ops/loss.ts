@@ -1,4 +1,5 @@
 /** Losses as operators. */
+import { negativeLogLikelihoodGrad, softmaxCrossEntropyGrad } from "./gradients/softmax.ts";
 import { type OpTable, dtypeOf, perInput, shapeOf } from "./helpers.ts";
 import type { Infer, OpSpec } from "./spec.ts";
 
@@ -17,6 +18,6 @@ function lossOf(flops: number): OpSpec {
 }
 
 export const loss: OpTable = {
-  NegativeLogLikelihoodLoss: lossOf(1),
-  SoftmaxCrossEntropyLoss: lossOf(6),
+  NegativeLogLikelihoodLoss: { ...lossOf(1), grad: negativeLogLikelihoodGrad },
+  SoftmaxCrossEntropyLoss: { ...lossOf(6), grad: softmaxCrossEntropyGrad },
 };

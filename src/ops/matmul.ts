@@ -1,6 +1,7 @@
 /** Matrix products: MatMul, Gemm, Einsum and their fused forms. */
 import type { Dim } from "../base/shape.ts";
 import type { Node } from "../ir/graph.ts";
+import { gemmGrad, matMulGrad } from "./gradients/matmul.ts";
 import { type OpTable, type Shape, broadcastShapes, count, dtypeOf, isStored, mismatch, shapeOf } from "./helpers.ts";
 import type { Axes, Cost, Infer, InferContext, OpSpec, Weight } from "./spec.ts";
 import { broadcast } from "./symbolic.ts";
@@ -239,8 +240,8 @@ const fusedMatmul: OpSpec = {
 };
 
 export const matmul: OpTable = {
-  MatMul: matmulRecord,
-  Gemm: gemm,
+  MatMul: { ...matmulRecord, grad: matMulGrad },
+  Gemm: { ...gemm, grad: gemmGrad },
   Einsum: einsum,
   "com.microsoft::FusedMatMul": fusedMatmul,
   "com.microsoft::FusedGemm": gemm,

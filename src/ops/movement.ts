@@ -3,6 +3,17 @@ import { type Dim, formatShape, isConcrete } from "../base/shape.ts";
 import type { Node } from "../ir/graph.ts";
 import { SAME_AXES, broadcastAxes, names, reshapeAxes } from "./axes.ts";
 import {
+  concatGrad,
+  dropoutGrad,
+  expandGrad,
+  identityGrad,
+  padGrad,
+  reshapeGrad,
+  splitGrad,
+  transposeGrad,
+} from "./gradients/movement.ts";
+import {
+  differentiable,
   FREE,
   type OpTable,
   type Shape,
@@ -370,28 +381,31 @@ const dropout: OpSpec = {
 };
 
 export const movement: OpTable = {
-  Identity: { ...moving(1, identityInfer, SAME_AXES), traits: { identity: true, movement: true } },
-  Reshape: moving(5, reshapeInfer, reshapeAxes),
-  Flatten: moving(1, flattenInfer, reshapeAxes),
+  Identity: { ...moving(1, identityInfer, SAME_AXES), traits: { identity: true, movement: true }, grad: identityGrad },
+  Reshape: { ...moving(5, reshapeInfer, reshapeAxes), grad: reshapeGrad },
+  Flatten: { ...moving(1, flattenInfer, reshapeAxes), grad: reshapeGrad },
   // Axes were an attribute before opset 13, and are an input from it on.
-  Squeeze: [squeeze, { ...squeeze, since: 13 }],
-  Unsqueeze: [unsqueeze, { ...unsqueeze, since: 13 }],
-  Transpose: moving(1, transposeInfer, transposeAxes),
-  Concat: moving(4, concatInfer, concatAxes),
+  Squeeze: differentiable([squeeze, { ...squeeze, since: 13 }], reshapeGrad),
+  Unsqueeze: differentiable([unsqueeze, { ...unsqueeze, since: 13 }], reshapeGrad),
+  Transpose: { ...moving(1, transposeInfer, transposeAxes), grad: transposeGrad },
+  Concat: { ...moving(4, concatInfer, concatAxes), grad: concatGrad },
   // Sizes were an attribute before opset 13; `num_outputs` came with 18.
-  Split: [split, { ...split, since: 13 }, { ...split, since: 18 }],
-  Expand: moving(8, expandInfer, expandAxes, false),
+  Split: differentiable([split, { ...split, since: 13 }, { ...split, since: 18 }], splitGrad),
+  Expand: { ...moving(8, expandInfer, expandAxes, false), grad: expandGrad },
   Tile: moving(6, tileInfer, equalSizeAxes, false),
   // Pads were an attribute before opset 11.
-  Pad: [pad, { ...pad, since: 11 }],
+  Pad: differentiable([pad, { ...pad, since: 11 }], padGrad),
   DepthToSpace: moving(1, depthToSpaceInfer, "n _ _ _ -> n _ _ _"),
   SpaceToDepth: moving(1, spaceToDepthInfer, "n _ _ _ -> n _ _ _"),
   // Before opset 12 a model could not ask for training, so that Dropout is the identity at inference in every one.
-  Dropout: [
-    dropout,
-    { ...dropout, since: 10, infer: dropoutInfer("bool") },
-    { ...dropout, since: 12, infer: dropoutInfer("bool"), axes: "*a, , -> *a, *a" },
-  ],
+  Dropout: differentiable(
+    [
+      dropout,
+      { ...dropout, since: 10, infer: dropoutInfer("bool") },
+      { ...dropout, since: 12, infer: dropoutInfer("bool"), axes: "*a, , -> *a, *a" },
+    ],
+    dropoutGrad,
+  ),
   ReverseSequence: moving(10, sameAsInput(), "*a, -> *a", false),
   Trilu: moving(14, sameAsInput(), "*a, -> *a", false),
   Col2Im: moving(18, col2ImInfer, "n _ _ -> n *z", false),

@@ -1,7 +1,17 @@
 /** Normalization: batch, instance, layer, group, RMS, local response; the fused skip forms of com.microsoft. */
 import type { DType } from "../base/dtype.ts";
 import { SAME_AXES } from "./axes.ts";
-import { type OpTable, dtypeOf, normalizeAxis, perInput, perOutput, sameAsInput, shapeOf } from "./helpers.ts";
+import { batchNormGrad } from "./gradients/normalization.ts";
+import {
+  differentiable,
+  type OpTable,
+  dtypeOf,
+  normalizeAxis,
+  perInput,
+  perOutput,
+  sameAsInput,
+  shapeOf,
+} from "./helpers.ts";
 import type { Axes, Infer, OpSpec, ValueType, Weight } from "./spec.ts";
 
 /** y, then running mean and variance of the channels when training. */
@@ -119,11 +129,14 @@ function skipNormalization(biasInput: number | undefined): OpSpec {
 const simplifiedLayer: OpSpec = { ...rms, since: 1 };
 
 export const normalization: OpTable = {
-  BatchNormalization: [
-    batch,
-    // From opset 14 on, training is an attribute, and the running statistics are outputs 1 and 2.
-    { ...batch, since: 14 },
-  ],
+  BatchNormalization: differentiable(
+    [
+      batch,
+      // From opset 14 on, training is an attribute, and the running statistics are outputs 1 and 2.
+      { ...batch, since: 14 },
+    ],
+    batchNormGrad,
+  ),
   InstanceNormalization: instance,
   LayerNormalization: layer,
   // Before opset 21 the scale had one element per group.

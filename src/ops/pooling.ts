@@ -1,6 +1,7 @@
 /** Pooling over windows and over whole feature maps. */
 import type { Dim } from "../base/shape.ts";
 import { slideSize, windowOf } from "./conv.ts";
+import { averagePoolGrad, globalAveragePoolGrad, globalMaxPoolGrad, maxPoolGrad } from "./gradients/pooling.ts";
 import { type OpTable, type Shape, count, dtypeOf, perInput, shapeOf } from "./helpers.ts";
 import type { Infer, InferContext, OpSpec, Traits } from "./spec.ts";
 
@@ -57,11 +58,11 @@ const quantizedPool: OpSpec = {
 };
 
 export const pooling: OpTable = {
-  MaxPool: pool(1, { movement: true, quantizable: true }, maxInfer),
-  AveragePool: pool(7, { quantizable: true }),
+  MaxPool: { ...pool(1, { movement: true, quantizable: true }, maxInfer), grad: maxPoolGrad },
+  AveragePool: { ...pool(7, { quantizable: true }), grad: averagePoolGrad },
   LpPool: pool(2, {}),
-  GlobalMaxPool: globalPool({ movement: true }),
-  GlobalAveragePool: globalPool({ quantizable: true }),
+  GlobalMaxPool: { ...globalPool({ movement: true }), grad: globalMaxPoolGrad },
+  GlobalAveragePool: { ...globalPool({ quantizable: true }), grad: globalAveragePoolGrad },
   GlobalLpPool: globalPool({}),
   "com.microsoft::QLinearAveragePool": {
     ...quantizedPool,

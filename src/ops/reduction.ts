@@ -1,6 +1,14 @@
 /** Reductions over axes, arg-max and arg-min, cumulative sums. */
 import { type Dim, isConcrete } from "../base/shape.ts";
 import {
+  reduceExtremumGrad,
+  reduceL2Grad,
+  reduceMeanGrad,
+  reduceSumGrad,
+  reduceSumSquareGrad,
+} from "./gradients/reduction.ts";
+import {
+  differentiable,
   type OpTable,
   count,
   dtypeOf,
@@ -123,14 +131,14 @@ const topK: OpSpec = {
 };
 
 export const reduction: OpTable = {
-  ReduceSum: reduceBoth(13, 1, add),
-  ReduceMean: reduceBoth(18, 1),
-  ReduceMax: reduceBoth(18, 1, maximum),
-  ReduceMin: reduceBoth(18, 1, minimum),
+  ReduceSum: differentiable(reduceBoth(13, 1, add), reduceSumGrad),
+  ReduceMean: differentiable(reduceBoth(18, 1), reduceMeanGrad),
+  ReduceMax: differentiable(reduceBoth(18, 1, maximum), reduceExtremumGrad),
+  ReduceMin: differentiable(reduceBoth(18, 1, minimum), reduceExtremumGrad),
   ReduceProd: reduceBoth(18, 1, multiply),
   ReduceL1: reduceBoth(18, 2),
-  ReduceL2: reduceBoth(18, 2),
-  ReduceSumSquare: reduceBoth(18, 2),
+  ReduceL2: differentiable(reduceBoth(18, 2), reduceL2Grad),
+  ReduceSumSquare: differentiable(reduceBoth(18, 2), reduceSumSquareGrad),
   ReduceLogSum: reduceBoth(18, 1),
   ReduceLogSumExp: reduceBoth(18, 2),
   ArgMax: arg,

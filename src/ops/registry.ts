@@ -7,7 +7,6 @@ import { contrib } from "./contrib.ts";
 import { control } from "./control.ts";
 import { conv } from "./conv.ts";
 import { elementwise } from "./elementwise.ts";
-import { GRADIENTS } from "./gradients/table.ts";
 import type { OpTable } from "./helpers.ts";
 import { indexing } from "./indexing.ts";
 import { logic } from "./logic.ts";
@@ -54,9 +53,7 @@ function collect(tables: readonly OpTable[]): ReadonlyMap<string, readonly OpSpe
   const all = new Map<string, readonly OpSpec[]>();
   for (const table of tables)
     for (const [key, records] of Object.entries(table)) {
-      const list = (Array.isArray(records) ? (records as readonly OpSpec[]) : [records as OpSpec]).map(
-        (record): OpSpec => (record.grad === "none" ? { ...record, grad: GRADIENTS[key] ?? "none" } : record),
-      );
+      const list: OpSpec[] = Array.isArray(records) ? [...(records as readonly OpSpec[])] : [records as OpSpec];
       all.set(
         key,
         list.sort((a, b) => b.since - a.since),

@@ -8,8 +8,7 @@ import type { Model } from "../ir/model.ts";
 import { Tensor } from "../ir/tensor.ts";
 import { inferShapes } from "../analyse/shapes.ts";
 import { specOf } from "../ops/registry.ts";
-import type { Grad, OpSpec } from "../ops/spec.ts";
-import { GRADIENTS } from "../ops/gradients/table.ts";
+import type { Grad } from "../ops/spec.ts";
 
 export interface GradOptions {
   /** Name of the value to differentiate; where it has several elements, their sum is differentiated. */
@@ -113,9 +112,8 @@ export function addGradients(
 
 /** The gradient rule of a node, or undefined where its operator has none. */
 export function ruleOf(node: Node, opset: number): Grad | undefined {
-  const spec: OpSpec | undefined = specOf(node, opset);
-  if (typeof spec?.grad === "function") return spec.grad;
-  return node.domain === "" ? GRADIENTS[node.opType] : undefined;
+  const grad = specOf(node, opset)?.grad;
+  return typeof grad === "function" ? grad : undefined;
 }
 
 /** Every float value of the graph that changes when one of `sources` changes, the sources included. */
