@@ -105,6 +105,7 @@ interface Walk {
 
 function walk(state: Walk): void {
   const { graph, opsets, scope, layers, unknown } = state;
+  const constants = new Set<Value>();
   for (const node of graph.nodes) {
     const call = scope.calls.get(node);
     if (call) {
@@ -113,11 +114,19 @@ function walk(state: Walk): void {
     }
     const opset = opsets.get(node.domain) ?? 1;
     const spec = specOf(node, opset);
+    const atLoad = isComputedAtLoad(node, spec, constants);
+    if (atLoad) for (const output of node.outputs) constants.add(output);
     const layer = layerCost(node, spec, opset, state);
-    if (layer) layers.push(layer);
+    if (layer) layers.push(atLoad ? { ...layer, macs: 0, flops: 0, bytesMoved: 0, bops: 0 } : layer);
     else unknown.push(nameOf(node));
     walkBodies(node, state);
   }
+}
+
+/** What depends on constants alone (weights being unpacked) is computed when the model is loaded, not when it runs. */
+function isComputedAtLoad(node: Node, spec: OpSpec | undefined, constants: ReadonlySet<Value>): boolean {
+  if (!spec || spec.traits?.impure || node.subgraphs().next().done !== true) return false;
+  return node.inputs.every((input) => !input || input.tensor !== undefined || constants.has(input));
 }
 
 /** Bodies of control flow: the branch that costs more, or the body as often as it runs. */
