@@ -17,7 +17,7 @@ export function isConcrete(shape: readonly Dim[] | undefined): shape is readonly
 
 /** Row-major strides in elements: stride_i = Π_{j>i} size_j. */
 export function stridesOf(shape: readonly number[]): number[] {
-  const strides = new Array<number>(shape.length);
+  const strides = shape.map(() => 1);
   let stride = 1;
   for (let axis = shape.length - 1; axis >= 0; axis--) {
     strides[axis] = stride;

@@ -44,17 +44,17 @@ export function quantizeBlocks(
     for (let col = 0; col < cols; col += block) {
       const count = min(block, cols - col);
       let p = src;
-      src += <usize>count << 2;
+      src += (<usize>count) << 2;
       if (count < block) {
-        memory.copy(temp, p, <usize>count << 2);
-        memory.fill(temp + (<usize>count << 2), 0, <usize>(block - count) << 2);
+        memory.copy(temp, p, (<usize>count) << 2);
+        memory.fill(temp + ((<usize>count) << 2), 0, (<usize>(block - count)) << 2);
         p = temp;
       }
       const bad = rangeOf(p, block);
       const low = rangeLow;
       const high = rangeHigh;
       if (bad) {
-        if (p != temp) memory.copy(temp, p, <usize>block << 2);
+        if (p != temp) memory.copy(temp, p, (<usize>block) << 2);
         p = temp;
         replaceNotFinite(p, block, low, high);
         notFinite += bad;
@@ -90,7 +90,7 @@ function bestScale(
   let best = first;
   let least = searchError(p, n, first, low, high);
   for (let i = 1; i < count; i++) {
-    const s = storedScale(plain * load<f32>(ratios + (<usize>i << 2)), half);
+    const s = storedScale(plain * load<f32>(ratios + ((<usize>i) << 2)), half);
     const error = searchError(p, n, s, low, high);
     if (error < least) {
       least = error;
@@ -118,7 +118,7 @@ function encodeBlock(p: usize, block: i32, bits: i32, scale: f32, z: i32, top: i
   let maxError = f32x4.splat(0);
   let errorSum = f64x2.splat(0);
   let normSum = f64x2.splat(0);
-  for (const end = p + (<usize>block << 2); p < end; p += 64) {
+  for (const end = p + ((<usize>block) << 2); p < end; p += 64) {
     const a = biased(v128.load(p), s, low, high);
     const b = biased(v128.load(p, 16), s, low, high);
     const c = biased(v128.load(p, 32), s, low, high);
@@ -185,10 +185,7 @@ function squares(a: v128, b: v128): v128 {
   const a1 = upper(a);
   const b0 = lower(b);
   const b1 = upper(b);
-  return f64x2.add(
-    f64x2.add(f64x2.mul(a0, a0), f64x2.mul(a1, a1)),
-    f64x2.add(f64x2.mul(b0, b0), f64x2.mul(b1, b1)),
-  );
+  return f64x2.add(f64x2.add(f64x2.mul(a0, a0), f64x2.mul(a1, a1)), f64x2.add(f64x2.mul(b0, b0), f64x2.mul(b1, b1)));
 }
 
 function addSums(sums: usize, errorSum: v128, normSum: v128, maxError: v128): void {
@@ -207,19 +204,13 @@ export function quantizeBytes(p: usize, n: i32, s: f32, low: f32, high: f32, z: 
   let maxError = f32x4.splat(0);
   let errorSum = f64x2.splat(0);
   let normSum = f64x2.splat(0);
-  for (const end = p + (<usize>(n & ~15) << 2); p < end; p += 64) {
+  for (const end = p + ((<usize>(n & ~15)) << 2); p < end; p += 64) {
     const a = biased(v128.load(p), scale, lowest, highest);
     const b = biased(v128.load(p, 16), scale, lowest, highest);
     const c = biased(v128.load(p, 32), scale, lowest, highest);
     const d = biased(v128.load(p, 48), scale, lowest, highest);
-    const first = i16x8.narrow_i32x4_s(
-      v128.and(i32x4.add(a, shift), keep),
-      v128.and(i32x4.add(b, shift), keep),
-    );
-    const last = i16x8.narrow_i32x4_s(
-      v128.and(i32x4.add(c, shift), keep),
-      v128.and(i32x4.add(d, shift), keep),
-    );
+    const first = i16x8.narrow_i32x4_s(v128.and(i32x4.add(a, shift), keep), v128.and(i32x4.add(b, shift), keep));
+    const last = i16x8.narrow_i32x4_s(v128.and(i32x4.add(c, shift), keep), v128.and(i32x4.add(d, shift), keep));
     v128.store(dst, i8x16.narrow_i16x8_u(first, last));
     dst += 16;
     const ea = errorOf(a, v128.load(p), scale);

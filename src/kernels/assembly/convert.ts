@@ -8,7 +8,7 @@ let notFinite: v128 = i32x4.splat(0);
 /** n floats at p to halves at dst; adds overflow, underflow and not-finite counts to the three integers at `counts`. */
 export function toFloat16(p: usize, n: i32, dst: usize, saturate: bool, counts: usize): void {
   resetCounts();
-  const end = p + (<usize>(n & ~7) << 2);
+  const end = p + ((<usize>(n & ~7)) << 2);
   for (; p < end; p += 32) {
     v128.store(dst, i16x8.narrow_i32x4_u(half(v128.load(p), saturate), half(v128.load(p, 16), saturate)));
     dst += 16;
@@ -25,7 +25,7 @@ export function toFloat16(p: usize, n: i32, dst: usize, saturate: bool, counts: 
 /** The same to bfloat16. */
 export function toBfloat16(p: usize, n: i32, dst: usize, saturate: bool, counts: usize): void {
   resetCounts();
-  const end = p + (<usize>(n & ~7) << 2);
+  const end = p + ((<usize>(n & ~7)) << 2);
   for (; p < end; p += 32) {
     v128.store(dst, i16x8.narrow_i32x4_u(bfloat(v128.load(p), saturate), bfloat(v128.load(p, 16), saturate)));
     dst += 16;
@@ -132,7 +132,7 @@ export function fromBfloat16(p: usize, n: i32, dst: usize): void {
     dst += 16;
   }
   for (; n > 0; n--) {
-    store<u32>(dst, <u32>load<u16>(p) << 16);
+    store<u32>(dst, (<u32>load<u16>(p)) << 16);
     p += 2;
     dst += 4;
   }

@@ -6,14 +6,14 @@ import { magnitudeOf } from "./lanes";
  * `tables` are four tables of 2^width 32-bit counts.
  */
 export function countMagnitudes(p: usize, n: i32, shift: i32, width: i32, prefix: u32, tables: usize): void {
-  const size = <usize>4 << width;
+  const size = (<usize>4) << width;
   const field: u32 = (1 << width) - 1;
   let table = tables;
   const last = tables + 3 * size;
-  for (const end = p + (<usize>n << 2); p < end; p += 4) {
+  for (const end = p + ((<usize>n) << 2); p < end; p += 4) {
     const bits = (load<u32>(p) & 0x7fffffff) >> shift;
     if (bits >> width != prefix) continue;
-    const at = table + (<usize>(bits & field) << 2);
+    const at = table + ((<usize>(bits & field)) << 2);
     store<u32>(at, load<u32>(at) + 1);
     table = table == last ? tables : table + size;
   }
@@ -43,7 +43,7 @@ export function magnitudeMask(p: usize, n: i32, threshold: f32, ties: i32, mask:
     mask += 16;
   }
   for (let rest = i; rest < n; rest++) {
-    const x = abs(load<f32>(p + (<usize>(rest - i) << 2)));
+    const x = abs(load<f32>(p + ((<usize>(rest - i)) << 2)));
     store<u8>(mask + <usize>(rest - i), x > threshold || x != x ? 1 : 0);
   }
   return keepTies(p, n - i, threshold, ties, mask);
@@ -65,26 +65,18 @@ function keepTies(p: usize, n: i32, threshold: f32, ties: i32, mask: usize): i32
 }
 
 /** 1 for the `keep` largest magnitudes of each `group` elements along the middle axis of (outer, channels, inner). */
-export function groupMask(
-  p: usize,
-  outer: i32,
-  channels: i32,
-  inner: i32,
-  keep: i32,
-  group: i32,
-  mask: usize,
-): void {
+export function groupMask(p: usize, outer: i32, channels: i32, inner: i32, keep: i32, group: i32, mask: usize): void {
   if (inner == 1 && group == 4 && (channels & 3) == 0) {
     quads(p, outer * (channels >> 2), keep, mask);
     return;
   }
-  const stride = <usize>inner << 2;
+  const stride = (<usize>inner) << 2;
   for (let o = 0; o < outer; o++)
     for (let start = 0; start < channels; start += group) {
       const count = min(group, channels - start);
       let i = 0;
       for (; i + 4 <= inner; i += 4) {
-        const at = p + (<usize>i << 2);
+        const at = p + ((<usize>i) << 2);
         for (let c = 0; c < count; c++) {
           const kept = keptOf(at, c, count, stride, keep);
           const to = mask + <usize>(c * inner + i);
@@ -93,11 +85,11 @@ export function groupMask(
         }
       }
       for (; i < inner; i++) {
-        const at = p + (<usize>i << 2);
+        const at = p + ((<usize>i) << 2);
         for (let c = 0; c < count; c++)
           store<u8>(mask + <usize>(c * inner + i), aheadOf(at, c, count, stride) < keep ? 1 : 0);
       }
-      p += <usize>(count * inner) << 2;
+      p += (<usize>(count * inner)) << 2;
       mask += <usize>(count * inner);
     }
 }

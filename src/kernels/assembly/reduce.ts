@@ -13,7 +13,7 @@ export function summarize(p: usize, n: i32, out: usize): void {
   let zeros = i32x4.splat(0);
   let nans = i32x4.splat(0);
   let bad = i32x4.splat(0);
-  for (const end = p + (<usize>(n & ~3) << 2); p < end; p += 16) {
+  for (const end = p + ((<usize>(n & ~3)) << 2); p < end; p += 16) {
     const x = v128.load(p);
     const mask = notFiniteMask(x);
     const finite = v128.andnot(x, mask);
@@ -81,7 +81,7 @@ export function summarizeChannels(
     }
     for (; c < <usize>channels; c++) {
       oneChannel(p, inner, minima + (c << 2), maxima + (c << 2), sums + (c << 3), squares + (c << 3));
-      p += <usize>inner << 2;
+      p += (<usize>inner) << 2;
     }
   }
 }
@@ -108,7 +108,7 @@ function oneChannel(p: usize, n: i32, minimum: usize, maximum: usize, sum: usize
   let high = f32x4.splat(load<f32>(maximum));
   let total = f64x2.splat(0);
   let totalSquares = f64x2.splat(0);
-  for (const end = p + (<usize>(n & ~3) << 2); p < end; p += 16) {
+  for (const end = p + ((<usize>(n & ~3)) << 2); p < end; p += 16) {
     const x = v128.load(p);
     const mask = notFiniteMask(x);
     const finite = v128.andnot(x, mask);
@@ -160,14 +160,14 @@ export function histogram(
   const last = i32x4.splat(bins - 1);
   const outside = i32x4.splat(bins);
   const clear = i32x4.splat(absolute ? 0x7fffffff : -1);
-  const size = <usize>(bins + 1) << 2;
+  const size = (<usize>(bins + 1)) << 2;
   const second = tables + size;
   const third = second + size;
   const fourth = third + size;
   let below = i32x4.splat(0);
   let above = i32x4.splat(0);
   let bad = i32x4.splat(0);
-  for (const end = p + (<usize>(n & ~3) << 2); p < end; p += 16) {
+  for (const end = p + ((<usize>(n & ~3)) << 2); p < end; p += 16) {
     const x = v128.and(v128.load(p), clear);
     const mask = notFiniteMask(x);
     const under = v128.andnot(f32x4.lt(x, from), mask);
@@ -191,7 +191,7 @@ export function histogram(
     if (!(abs(x) < Infinity)) odd++;
     else if (x < low) under++;
     else if (x > high) over++;
-    else increment(tables + (<usize>min(bins - 1, <i32>((x - low) * perUnit)) << 2));
+    else increment(tables + ((<usize>min(bins - 1, <i32>((x - low) * perUnit))) << 2));
   }
   store<i32>(rest, load<i32>(rest) + under);
   store<i32>(rest, load<i32>(rest, 4) + over, 4);
@@ -207,7 +207,7 @@ function increment(at: usize): void {
 /** Elements that are not ±0. */
 export function countNonZero(p: usize, n: i32): i32 {
   let zeros = i32x4.splat(0);
-  for (const end = p + (<usize>(n & ~3) << 2); p < end; p += 16)
+  for (const end = p + ((<usize>(n & ~3)) << 2); p < end; p += 16)
     zeros = i32x4.sub(zeros, f32x4.eq(v128.load(p), f32x4.splat(0)));
   let zero = laneCount(zeros);
   for (let i = n & 3; i > 0; i--) {

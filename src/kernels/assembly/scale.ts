@@ -13,7 +13,7 @@ export function rangeOf(p: usize, n: i32): i32 {
   let low = f32x4.splat(0);
   let high = f32x4.splat(0);
   let bad = i32x4.splat(0);
-  const whole = p + (<usize>(n & ~3) << 2);
+  const whole = p + ((<usize>(n & ~3)) << 2);
   for (; p < whole; p += 16) {
     const x = v128.load(p);
     const mask = notFiniteMask(x);
@@ -45,7 +45,7 @@ export function mergeRange(p: usize, n: i32, out: usize): i32 {
 
 /** In place: NaN becomes 0, an infinity the end of the range on its side. */
 export function replaceNotFinite(p: usize, n: i32, low: f32, high: f32): void {
-  for (const end = p + (<usize>n << 2); p < end; p += 4) {
+  for (const end = p + ((<usize>n) << 2); p < end; p += 4) {
     const x = load<f32>(p);
     if (x != x) store<f32>(p, 0);
     else if (x == Infinity) store<f32>(p, high);
@@ -86,7 +86,7 @@ export function searchError(p: usize, n: i32, scale: f32, lowest: f32, highest: 
   while (n > 0) {
     const run = min(n, RUN);
     let sum = f32x4.splat(0);
-    for (const end = p + (<usize>(run & ~3) << 2); p < end; p += 16)
+    for (const end = p + ((<usize>(run & ~3)) << 2); p < end; p += 16)
       sum = f32x4.add(sum, squaredErrors(v128.load(p), s, low, high));
     if (run & 3) sum = f32x4.add(sum, squaredErrors(loadRest(p, run & 3), s, low, high));
     total += laneSum(sum);
@@ -98,8 +98,8 @@ export function searchError(p: usize, n: i32, scale: f32, lowest: f32, highest: 
 /** Adds the {@link searchError} of each of `count` scales to the doubles at `out`. */
 export function searchErrors(p: usize, n: i32, scales: usize, count: i32, low: f32, high: f32, out: usize): void {
   for (let i = 0; i < count; i++) {
-    const at = out + (<usize>i << 3);
-    store<f64>(at, load<f64>(at) + searchError(p, n, load<f32>(scales + (<usize>i << 2)), low, high));
+    const at = out + ((<usize>i) << 3);
+    store<f64>(at, load<f64>(at) + searchError(p, n, load<f32>(scales + ((<usize>i) << 2)), low, high));
   }
 }
 
@@ -118,7 +118,7 @@ export function refit(p: usize, n: i32, scale: f32, lowest: f32, highest: f32): 
     const run = min(n, RUN);
     let qw = f32x4.splat(0);
     let qq = f32x4.splat(0);
-    for (const end = p + (<usize>(run & ~3) << 2); p < end; p += 16) {
+    for (const end = p + ((<usize>(run & ~3)) << 2); p < end; p += 16) {
       const x = v128.load(p);
       const q = rounded(x, s, low, high);
       qw = f32x4.add(qw, f32x4.mul(q, x));
