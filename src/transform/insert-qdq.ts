@@ -1,0 +1,95 @@
+/** Puts QuantizeLinear and DequantizeLinear pairs around operators, in the places where the engine fuses them into int8 kernels. */
+import type { DType } from "../base/dtype.ts";
+import { Builder } from "../ir/builder.ts";
+import type { Graph, Node, Value } from "../ir/graph.ts";
+import { Tensor } from "../ir/tensor.ts";
+import { sharedConstant } from "./unpack-weights.ts";
+
+export interface ActivationGrid {
+  readonly dtype: "uint8" | "int8";
+  readonly scale: number;
+  readonly zeroPoint: number;
+}
+
+/**
+ * Quantizes one activation: its quantized readers see the dequantized value, and where `everywhere` is set all readers and
+ * the graph's outputs do, so that its producer feeds the QuantizeLinear alone (which is what makes it an int8 operator).
+ */
+export function quantizeActivation(
+  graph: Graph,
+  value: Value,
+  grid: ActivationGrid,
+  readers: ReadonlySet<Node>,
+  everywhere: boolean,
+): void {
+  const uses = value.uses.filter((use) => everywhere || readers.has(use.node));
+  const before = value.producer ? graph.nodes[graph.nodes.indexOf(value.producer) + 1] : graph.nodes[0];
+  const b = new Builder(graph, { before });
+  const scale = sharedConstant(graph, `scale_${grid.scale}`, Tensor.float32([], [grid.scale]));
+  const zeroPoint = sharedConstant(
+    graph,
+    `zero_${grid.dtype}_${grid.zeroPoint}`,
+    Tensor.of(grid.dtype, [], grid.dtype === "uint8" ? Uint8Array.of(grid.zeroPoint) : Int8Array.of(grid.zeroPoint)),
+  );
+  const codes = b.op("QuantizeLinear", [value, scale, zeroPoint], { name: `${value.name}.q` });
+  const back = b.op("DequantizeLinear", [codes, scale, zeroPoint], { name: `${value.name}.dq` });
+  codes.dtype = grid.dtype;
+  codes.shape = value.shape;
+  back.dtype = "float32";
+  back.shape = value.shape;
+  for (const use of uses) use.node.setInput(use.index, back);
+  if (!everywhere || !graph.isOutput(value)) return;
+  const name = value.name;
+  value.name = graph.uniqueName(`${name}.float`);
+  back.name = name;
+  back.original = value.original;
+  for (const [index, output] of graph.outputs.entries()) if (output === value) graph.outputs[index] = back;
+}
+
+/** Replaces one input of a node by the dequantized form of integer constants. */
+export function dequantizeInput(
+  graph: Graph,
+  node: Node,
+  input: number,
+  parts: { readonly codes: Tensor; readonly scales: Tensor; readonly axis: number | undefined; readonly name: string },
+): void {
+  const b = new Builder(graph, { prefix: `${parts.name}.`, before: node });
+  const zeroType: DType = parts.codes.dtype;
+  const codes = b.constant("codes", parts.codes);
+  const scales = b.constant("scales", parts.scales);
+  const zeros = Tensor.of(
+    zeroType,
+    parts.scales.shape,
+    zeroType === "int32" ? new Int32Array(parts.scales.elements) : new Int8Array(parts.scales.elements),
+  );
+  const zeroPoints = sharedConstant(graph, `zeros_${zeroType}_${parts.scales.shape.join("x")}`, zeros);
+  const dense = b.op("DequantizeLinear", [codes, scales, zeroPoints], {
+    attributes: { axis: parts.axis },
+    name: "dq",
+  });
+  dense.dtype = "float32";
+  dense.shape = parts.codes.shape;
+  node.setInput(input, dense);
+}
+
+/**
+ * Lets a Pad work on the integer codes: DequantizeLinear → Pad → QuantizeLinear of one grid becomes Pad with the zero point
+ * as its value. The engine fuses such triples for other movement, but not for Pad. Returns false where the form differs.
+ */
+export function padCodes(graph: Graph, pad: Node): boolean {
+  const before = pad.inputs[0]?.producer;
+  const output = pad.outputs[0];
+  const after = output?.uses.length === 1 ? output.uses[0]?.node : undefined;
+  if (before?.opType !== "DequantizeLinear" || after?.opType !== "QuantizeLinear" || !output) return false;
+  if (before.inputs[1] !== after.inputs[1] || before.inputs[2] !== after.inputs[2]) return false;
+  const codes = before.inputs[0];
+  const result = after.outputs[0];
+  if (!codes || !result) return false;
+  pad.setInput(0, codes);
+  pad.setInput(2, before.inputs[2]);
+  output.dtype = codes.dtype;
+  output.original = undefined;
+  result.replaceUses(output);
+  graph.remove(after);
+  return true;
+}
