@@ -4,7 +4,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { unpackUnsigned } from "../../src/base/packed.ts";
 import { type BlockQuantized, type BlockSpec, type Kernels, loadKernels } from "../../src/kernels/kernels.ts";
 import { plainKernels } from "../../src/kernels/reference/plain-kernels.ts";
-import { expectElements, gridded, noise, ordinaryFloats, salted } from "./arrays.ts";
+import { anyFloats, expectElements, gridded, noise, ordinaryFloats, salted } from "./arrays.ts";
 
 let kernels: Kernels;
 beforeAll(async () => {
@@ -90,6 +90,23 @@ describe("quantizeBlocks", () => {
         );
       }
     }
+  });
+
+  it("equals the reference for any matrix and any float32", () => {
+    const shape = fc.record({ cols: fc.integer({ min: 1, max: 70 }), block: fc.constantFrom(16, 32, 48, 64) });
+    fc.assert(
+      fc.property(anyFloats, shape, fc.constantFrom(...SPECS), (values, { cols, block }, given) => {
+        const rows = Math.floor(values.length / cols);
+        const w = values.subarray(0, rows * cols);
+        const spec = { ...given, block };
+        expectSame(kernels.quantizeBlocks(w, rows, cols, spec), plainKernels.quantizeBlocks(w, rows, cols, spec));
+        expectSame(
+          kernels.quantizeBlocksTransposed(w, rows, cols, spec),
+          plainKernels.quantizeBlocksTransposed(w, rows, cols, spec),
+        );
+      }),
+      { numRuns: 300 },
+    );
   });
 
   it("follows ONNX Runtime's symmetric rule: the peak maps to the lowest code, exactly", () => {
