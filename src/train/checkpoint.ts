@@ -93,7 +93,7 @@ export function decodeCheckpoint(bytes: Uint8Array, where: string): Checkpoint {
       entries.map(({ name, shape }) => {
         const byteLength = shape.reduce((n, size) => n * size, 4);
         if (!(byteLength >= 0) || at + byteLength > bytes.length) throw bad("a truncated file");
-        const data = new Float32Array(bytes.slice(at, at + byteLength).buffer);
+        const data = new Float32Array(new Uint8Array(bytes.subarray(at, at + byteLength)).buffer); // aligned
         at += byteLength;
         return [name, { shape, data }] as const;
       }),

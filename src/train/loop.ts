@@ -73,8 +73,6 @@ export interface TrainResult {
   readonly masked: readonly string[];
 }
 
-/** Steps whose inputs are prepared while the engine still computes. */
-const STEPS_AHEAD = 2;
 const YIELD_SECONDS = 0.05; // an engine in the calling thread lets timers and signals in this often
 
 /**
@@ -234,11 +232,13 @@ class Run {
     const first = this.#step;
     const offset = first - (first % this.#stepsPerEpoch);
     const started = performance.now();
-    const pending: Promise<Record<string, NdArray>>[] = [];
+    let pending: Promise<Record<string, NdArray>> | undefined;
     let issued = first;
     let yielded = started;
     const settle = async (): Promise<void> => {
-      const outputs = await (pending.shift() as Promise<Record<string, NdArray>>);
+      if (!pending) return;
+      const outputs = await pending;
+      pending = undefined;
       const loss = (outputs[this.#graph.loss]?.data as Float32Array)[0] ?? Number.NaN;
       if (!Number.isFinite(loss))
         throw new PareError("unsupported", "Training diverged: the loss is not a number", {
@@ -259,19 +259,19 @@ class Run {
         const batch = await (next as Promise<Batch>);
         const at = issued - offset;
         const feeds = await this.#feeds(batch, order.subarray(at * this.#batch, (at + 1) * this.#batch), issued);
-        pending.push(this.#resident.step(feeds, [this.#graph.loss]));
+        await settle(); // a step reads what the one before it has written
+        pending = this.#resident.step(feeds, [this.#graph.loss]);
         issued++;
         next = issued < end ? take(issued) : undefined;
-        if (pending.length >= STEPS_AHEAD) await settle();
         if (performance.now() - yielded > YIELD_SECONDS * 1000) {
           await new Promise((resolve) => setTimeout(resolve, 0));
           yielded = performance.now();
           this.#report();
         }
       }
-      while (pending.length > 0) await settle();
+      await settle();
     } finally {
-      await Promise.allSettled([...pending, next]);
+      await Promise.allSettled([pending, next]);
       const seconds = (performance.now() - started) / 1000;
       this.#epochSeconds += seconds;
       this.#stepSeconds += seconds;

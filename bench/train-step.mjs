@@ -1,0 +1,111 @@
+/**
+ * Training steps (forward, loss, backward, SGD with momentum) in pare and, when python3 has PyTorch, in PyTorch, in turns:
+ * each at every thread count up to the machine's, the best one counted.
+ * `node bench/train-step.mjs [--json] [--batch 128] [--rounds 3] [network …]` after `npm run build`.
+ */
+import { spawnSync } from "node:child_process";
+import { cpus } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { buildArchitecture } from "../dist/architectures/build.js";
+import { openSession } from "../dist/run/open-session.node.js";
+import { buildStepGraph } from "../dist/train/step-graph.js";
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    json: { type: "boolean", default: false },
+    batch: { type: "string", default: "128" },
+    rounds: { type: "string", default: "3" },
+    steps: { type: "string", default: "30" },
+  },
+});
+const networks = positionals.length > 0 ? positionals : ["lenet-300-100", "lenet-5", "small-cnn", "resnet-20"];
+const [batch, rounds, wanted] = [values.batch, values.rounds, values.steps].map(Number);
+const threadCounts = [...new Set([1, 2, Math.ceil(cpus().length / 2), cpus().length])].filter((n) => n <= cpus().length);
+const script = join(dirname(fileURLToPath(import.meta.url)), "train-step.py");
+/** Large networks take fewer steps. */
+const stepsOf = (name) => (name === "resnet-20" ? Math.max(5, Math.round(wanted / 4)) : wanted);
+
+const probe = spawnSync("python3", ["-c", "import torch; print(torch.__version__)"], { encoding: "utf8" });
+const torch = probe.status === 0 ? probe.stdout.trim() : undefined;
+if (!torch) console.error("PyTorch was not found: only pare is measured");
+
+function median(list) {
+  const sorted = [...list].sort((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)];
+}
+
+async function pareSeconds(name, threads, steps) {
+  const model = buildArchitecture(name);
+  const graph = buildStepGraph(model, { batch });
+  const session = await openSession(graph.model, { inProcess: true, threads });
+  const resident = await session.resident(await graph.initialState(), graph.links);
+  const shape = [batch, ...model.graph.inputs[0].shape.slice(1)];
+  const data = Float32Array.from({ length: shape.reduce((n, size) => n * size, 1) }, () => Math.random());
+  const labels = BigInt64Array.from({ length: batch }, (_, i) => BigInt(i % 10));
+  const feeds = {
+    input: { dtype: "float32", shape, data },
+    [graph.labels]: { dtype: "int64", shape: [batch], data: labels },
+  };
+  const seconds = [];
+  for (let step = 0; step < steps + 3; step++) {
+    const start = performance.now();
+    await resident.step({ ...feeds, ...graph.scalars(step, 0.01) }, [graph.loss]);
+    seconds.push((performance.now() - start) / 1000);
+  }
+  await session.close();
+  return median(seconds.slice(3));
+}
+
+function torchSeconds(name, threads, steps) {
+  const { status, stdout, stderr } = spawnSync("python3", [script, batch, steps, threads, name].map(String), {
+    encoding: "utf8",
+  });
+  if (status !== 0) throw new Error(stderr);
+  return JSON.parse(stdout).median;
+}
+
+const rows = [];
+for (const name of networks) {
+  const found = { pare: new Map(), torch: new Map() };
+  const note = (map, threads, seconds) => map.set(threads, [...(map.get(threads) ?? []), seconds]);
+  for (let round = 0; round < rounds; round++)
+    for (const threads of threadCounts) {
+      note(found.pare, threads, await pareSeconds(name, threads, stepsOf(name)));
+      if (torch) note(found.torch, threads, torchSeconds(name, threads, stepsOf(name)));
+    }
+  const best = (map) =>
+    [...map].map(([threads, list]) => ({ threads, seconds: median(list) })).sort((a, b) => a.seconds - b.seconds)[0];
+  const [pare, peer] = [best(found.pare), best(found.torch)];
+  rows.push({
+    network: name,
+    batch,
+    pareSeconds: pare.seconds,
+    pareThreads: pare.threads,
+    torchSeconds: peer?.seconds,
+    torchThreads: peer?.threads,
+    ratio: peer ? pare.seconds / peer.seconds : undefined,
+    all: { pare: [...found.pare], torch: [...found.torch] },
+  });
+  if (!values.json) {
+    const ms = (entry) => (entry ? `${(entry.seconds * 1000).toFixed(2)} ms (${entry.threads} threads)` : "not measured");
+    const ratio = peer ? `, ratio ${(pare.seconds / peer.seconds).toFixed(2)}` : "";
+    console.log(`${name}, batch ${batch}: pare ${ms(pare)}, PyTorch ${ms(peer)}${ratio}`);
+  }
+}
+if (values.json)
+  console.log(
+    JSON.stringify(
+      {
+        bench: "train-step",
+        command: `node bench/train-step.mjs ${process.argv.slice(2).join(" ")}`,
+        machine: { cpu: cpus()[0]?.model, cores: cpus().length, platform: process.platform },
+        versions: { node: process.version, torch: torch ?? null, "onnxruntime-node": (await import("onnxruntime-node/package.json", { with: { type: "json" } })).default.version },
+        rows,
+      },
+      null,
+      2,
+    ),
+  );
