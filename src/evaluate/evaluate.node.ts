@@ -5,6 +5,7 @@ import type { Model } from "../ir/model.ts";
 import { joinRows } from "../run/arrays.ts";
 import { dropPadding, feedChunks } from "../run/feeds.ts";
 import { openSession } from "../run/open-session.node.ts";
+import { prefetch } from "../run/prefetch.ts";
 import type { NdArray, Provider, Session } from "../run/session.ts";
 import { ClassCollector, type Collector, ValueCollector, chooseOutput } from "./collect.ts";
 import type { ClassRows, Score, ValueRows } from "./metrics/metric.ts";
@@ -95,7 +96,7 @@ async function collect(
   let output = options.output;
   let collector: Collector | undefined;
   let samples = 0;
-  for await (const batch of dataset.batches({ size: options.batch ?? 32, limit, signal })) {
+  for await (const batch of prefetch(dataset.batches({ size: options.batch ?? 32, limit, signal }))) {
     throwIfAborted(signal);
     if (!batch.labels) throw new PareError("bad-data", "A batch came without labels", { where: dataset.name });
     const parts: NdArray[] = [];

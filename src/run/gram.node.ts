@@ -7,6 +7,7 @@ import type { Model } from "../ir/model.ts";
 import { Tensor } from "../ir/tensor.ts";
 import { exposeValues } from "./expose.ts";
 import { openSession } from "./open-session.node.ts";
+import { prefetch } from "./prefetch.ts";
 import type { Session, SessionOptions } from "./session.ts";
 import type { FeedStream } from "./feed-stream.ts";
 
@@ -39,7 +40,7 @@ export async function gram(
   const { session, groups } = await openGramSession(model, requests, options);
   try {
     const sums = requests.map(() => ({ k: 0, rows: 0, matrices: [] as Float64Array[] }));
-    for await (const feeds of stream()) {
+    for await (const feeds of prefetch(stream())) {
       const fed = Object.fromEntries(
         session.inputs.flatMap(({ name }) => (feeds[name] ? [[name, feeds[name]] as const] : [])),
       );

@@ -6,6 +6,7 @@ import type { Model } from "../ir/model.ts";
 import { exposeValues } from "./expose.ts";
 import type { FeedStream } from "./feed-stream.ts";
 import { openSession } from "./open-session.node.ts";
+import { prefetch } from "./prefetch.ts";
 import type { Reducer } from "./reducers.ts";
 import type { Feeds, NdArray, SessionOptions } from "./session.ts";
 
@@ -61,7 +62,7 @@ export async function tapEach(
     let session: Awaited<ReturnType<typeof openSession>> | undefined;
     let group: string[] = [];
     try {
-      for await (const feeds of stream()) {
+      for await (const feeds of prefetch(stream())) {
         groups ??= groupValues(names, values, feeds, groupBytes);
         if (!session) {
           group = groups[pass] ?? [];
