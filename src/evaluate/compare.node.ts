@@ -15,7 +15,7 @@ import { openSession } from "../run/open-session.node.ts";
 import type { Feeds, NdArray, Port, Session, SessionOptions } from "../run/session.ts";
 import { indexRanges, syntheticFeeds } from "../run/synthetic.ts";
 import { type Comparison, ErrorSums, type ValueComparison, type ValueError } from "./compare.ts";
-import { cutLayers } from "./cut-layers.ts";
+import { cutLayers, dropUnreadInputs } from "./cut-layers.ts";
 import { type ValuePair, matchValues } from "./match-values.ts";
 
 export interface CompareOptions extends SessionOptions {
@@ -179,15 +179,10 @@ class Comparer {
         yield* feedChunks(ports, part);
       return;
     }
+    // One sample per run: of a symbolic axis only the model knows whether it is the batch.
     const ranges = indexRanges(this.#before);
-    for (let start = 0, round = 0; start < limit; round++) {
-      const size = Math.min(batch, limit - start);
-      const feeds = syntheticFeeds(ports, { seed: (seed ?? 1) + round, batch: size, ranges });
-      const rows = Object.values(feeds)[0]?.shape[0] ?? 1;
-      const counted = Math.max(1, Math.min(size, rows));
-      yield { feeds, size: counted, start };
-      start += counted;
-    }
+    for (let start = 0; start < limit; start++)
+      yield { feeds: syntheticFeeds(ports, { seed: (seed ?? 1) + start, ranges }), size: 1, start };
   }
 
   /** The reference's feeds as a session over (part of) either model wants them: same order, its names and types. */
@@ -208,10 +203,10 @@ class Comparer {
     const plain = (pair: ValuePair): ResolvedPair => ({ ...pair, fused: false });
     if (open.length === 0) return pairs.map(plain);
     const names = new Set(open.flatMap((pair) => [pair.reference, ...pair.alternatives]).map((value) => value.name));
-    const before = await openSession(trim(exposeValues(this.#before, [...names])), this.#session);
+    const before = await openSession(dropUnreadInputs(exposeValues(this.#before, [...names])), this.#session);
     try {
       const after = await openSession(
-        trim(
+        dropUnreadInputs(
           exposeValues(
             this.#after,
             open.map(({ candidate }) => candidate.name),
@@ -243,7 +238,7 @@ class Comparer {
   ): Promise<void> {
     const opened: Session[] = [];
     const open = async (model: Model): Promise<Session> => {
-      const session = await openSession(trim(model), this.#session);
+      const session = await openSession(dropUnreadInputs(model), this.#session);
       opened.push(session);
       return session;
     };
@@ -347,15 +342,6 @@ interface Cut {
   readonly session: Session;
   /** Input of the cut model by the name of the reference's value that is fed to it. */
   readonly fed: ReadonlyMap<string, string>;
-}
-
-/** Inputs that nothing reads any more are not declared: nobody has to feed them. */
-function trim(model: Model): Model {
-  const outputs = new Set<Value>();
-  for (const graph of model.graph.allGraphs()) for (const output of graph.outputs) outputs.add(output);
-  const kept = model.graph.inputs.filter((value) => value.uses.length > 0 || outputs.has(value));
-  model.graph.inputs.splice(0, model.graph.inputs.length, ...kept);
-  return model;
 }
 
 function sameSize(a: NdArray, b: NdArray): boolean {

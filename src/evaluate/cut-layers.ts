@@ -31,11 +31,20 @@ export function cutLayers(model: Model, cuts: readonly string[], targets: readon
         for (const [index, output] of inner.outputs.entries()) if (output === value) inner.outputs[index] = input;
     added.set(name, input.name);
   }
-  const exposed = exposeValues(copy, targets);
-  const captured = new Set<Value>();
-  for (const inner of exposed.graph.allGraphs()) for (const output of inner.outputs) captured.add(output);
-  const kept = exposed.graph.inputs.filter((value) => value.uses.length > 0 || captured.has(value));
-  exposed.graph.inputs.splice(0, exposed.graph.inputs.length, ...kept);
-  const names = new Set(kept.map((value) => value.name));
+  const exposed = dropUnreadInputs(exposeValues(copy, targets));
+  const names = new Set(exposed.graph.inputs.map((value) => value.name));
   return { model: exposed, inputs: new Map([...added].filter(([, input]) => names.has(input))) };
+}
+
+/** Inputs that nothing reads any more are not declared, with or without a default: nobody has to feed them. Returns the model. */
+export function dropUnreadInputs(model: Model): Model {
+  const { graph } = model;
+  const returned = new Set<Value>();
+  for (const inner of graph.allGraphs()) for (const output of inner.outputs) returned.add(output);
+  for (const value of [...graph.inputs]) {
+    if (value.uses.length > 0 || returned.has(value)) continue;
+    graph.inputs.splice(graph.inputs.indexOf(value), 1);
+    if (value.tensor) graph.removeInitializer(value);
+  }
+  return model;
 }
