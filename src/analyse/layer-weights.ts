@@ -65,6 +65,8 @@ export function layerWeights(node: Node, opset: number): readonly LayerWeight[] 
     const stored = storedBehind(node.inputs[weight.input], opset);
     const first = stored?.[0];
     if (!stored || !first) return [];
+    // Tables of indices and shapes are not learned; an int32 bias is.
+    if (weight.role !== "bias" && /^(u?int(32|64)|bool|string)$/.test(first.tensor.dtype)) return [];
     if (weight.role === "kernel" || weight.role === "table") {
       const packed = weight.role === "kernel" ? packedKernel(node) : packedTable(node, first.tensor);
       if (packed) return [{ weight, stored: [...stored, ...companions(node, weight.input)], ...packed }];

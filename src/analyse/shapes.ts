@@ -58,17 +58,27 @@ export function inferTypes(model: Model, overrides: ShapeOverrides = {}): Inferr
 
 /**
  * Writes dtype and shape on every value of the model and its subgraphs, and returns what cannot be true.
- * Declared inputs keep their shapes unless `overrides` gives others.
+ * Declared inputs keep their shapes unless `overrides` gives others; outputs keep the names of their symbolic dimensions.
  */
 export function inferShapes(model: Model, overrides: ShapeOverrides = {}): readonly ShapeProblem[] {
   const { types, problems } = inferTypes(model, overrides);
   const declared = new Set(overrides.dims || overrides.inputs ? [] : model.graph.inputs);
+  const named = new Set(overrides.fresh ? [] : model.graph.outputs);
   for (const [value, { dtype, shape }] of types) {
     if (value.tensor || declared.has(value)) continue;
     value.dtype = dtype;
-    value.shape = shape;
+    value.shape = named.has(value) ? keepNames(value.shape, shape) : shape;
   }
   return problems;
+}
+
+/** Declared symbols of the model's outputs are part of its interface: `frames` is not renamed to `floor(samples / 256)`. */
+function keepNames(
+  declared: readonly Dim[] | undefined,
+  inferred: readonly Dim[] | undefined,
+): readonly Dim[] | undefined {
+  if (declared?.length !== inferred?.length) return inferred;
+  return inferred?.map((dim, i) => (typeof dim !== "number" && typeof declared?.[i] === "string" ? declared[i] : dim));
 }
 
 /** Substitutes references to a function's attributes; a copy that shares everything else with the node. */
@@ -105,6 +115,7 @@ class Inference {
   readonly #overrides: ShapeOverrides;
   readonly #opsets: ReadonlyMap<string, number>;
   readonly #call: { readonly node: Node; readonly formal: FunctionBody } | undefined;
+  readonly #functions: ReadonlyMap<string, FunctionBody>;
   /** Shared by the inferences of all calls. */
   readonly #budget: { visits: number };
   /** Functions that are being called, from the outermost in. */
@@ -120,6 +131,8 @@ class Inference {
     this.#overrides = overrides;
     this.#call = call;
     this.#opsets = call?.formal.opsets ?? model.opsets;
+    this.#functions =
+      parent?.#functions ?? new Map(model.functions.map((each) => [`${each.domain}::${each.name}`, each]));
     this.#budget = parent ? parent.#budget : { visits: budgetOf(model) };
     this.#active = parent && call ? [...parent.#active, call.formal] : [];
     this.problems = parent?.problems ?? new Map<string, ShapeProblem>();
@@ -188,7 +201,7 @@ class Inference {
   }
 
   #outputsOf(original: Node, node: Node, inputs: readonly (ValueType | undefined)[]): readonly ValueType[] {
-    const formal = this.#model.functions.find((each) => each.name === node.opType && each.domain === node.domain);
+    const formal = this.#functions.get(`${node.domain}::${node.opType}`);
     if (formal) {
       if (this.#active.includes(formal)) return [];
       const inner = new Inference(this.#model, this.#overrides, { node, formal }, this);

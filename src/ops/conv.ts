@@ -4,7 +4,7 @@ import type { Node } from "../ir/graph.ts";
 import { convGrad, convTransposeGrad } from "./gradients/conv.ts";
 import { type OpTable, type Shape, count, dtypeOf, mismatch, shapeOf } from "./helpers.ts";
 import type { Axes, Cost, InferContext, OpSpec, Weight } from "./spec.ts";
-import { add, ceilDivide, floorDivide, maximum, multiply, subtract } from "./symbolic.ts";
+import { add, ceilDivide, floorDivide, maximum, minimum, multiply, subtract } from "./symbolic.ts";
 
 /** Kernel sizes, strides, dilations and padding of a sliding window over `spatial` axes. */
 export interface Window {
@@ -134,10 +134,10 @@ function transposeShape(context: InferContext): Shape | undefined {
     const size = x[axis + 2] ?? null;
     const stride = window.strides[axis] ?? 1;
     const extent = add(multiply(subtract(window.kernel[axis] ?? null, 1), window.dilations[axis] ?? 1), 1);
-    // SAME: s·x; else s·(x − 1) + output_padding + e − p_begin − p_end.
-    if (window.autoPad.startsWith("SAME")) return multiply(size, stride);
-    const pads = (window.pads?.[axis] ?? 0) + (window.pads?.[axis + spatial] ?? 0);
-    return add(add(multiply(subtract(size, 1), stride), extent), (extra[axis] ?? 0) - pads);
+    // s·(x − 1) + e + output_padding − p_begin − p_end, where SAME takes as much padding as leads to s·x, if any.
+    const whole = add(add(multiply(subtract(size, 1), stride), extent), extra[axis] ?? 0);
+    if (window.autoPad.startsWith("SAME")) return minimum(whole, multiply(size, stride));
+    return subtract(whole, (window.pads?.[axis] ?? 0) + (window.pads?.[axis + spatial] ?? 0));
   });
   return [x[0] ?? null, multiply(w[1] ?? null, node.int("group", 1)), ...sizes];
 }

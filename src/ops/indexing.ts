@@ -48,7 +48,7 @@ export function sliceLength(size: Dim, start: Dim, end: Dim, step: Dim): Dim {
   }
   if (typeof start !== "number" || typeof end !== "number") return null;
   if (typeof size !== "number") return start === -1 && end < -FAR && step === -1 ? size : null;
-  const from = Math.min(start < 0 ? start + size : start, size - 1);
+  const from = Math.min(Math.max(start < 0 ? start + size : start, 0), size - 1);
   const to = end < 0 ? Math.max(-1, end + size) : end;
   return Math.max(0, Math.ceil((from - to) / -step));
 }
@@ -109,7 +109,7 @@ function sliceContents(
     const step = steps[i] ?? 1;
     const start = starts[i] ?? 0;
     const positive = start < 0 ? start + size : start;
-    firsts[axis] = step > 0 ? Math.min(Math.max(positive, 0), size) : Math.min(positive, size - 1);
+    firsts[axis] = Math.min(Math.max(positive, 0), step > 0 ? size : size - 1);
     strides[axis] = step;
   }
   return mapCoordinates(result, (coordinates) => {

@@ -78,6 +78,19 @@ describe("shape inference", () => {
     expect(y.shape).toEqual([1, 4]);
   });
 
+  it("keeps the names that a model gives to the sizes of its outputs", () => {
+    const { model, b } = start();
+    const x = b.input("x", "float32", ["samples"]);
+    const y = b.output(b.op("Concat", [x, x], { attributes: { axis: 0 } }));
+    const z = b.output(b.op("Relu", [y]));
+    y.shape = ["frames"];
+    inferShapes(model);
+    expect(y.shape).toEqual(["frames"]);
+    expect(z.shape).toEqual(["2*samples"]);
+    inferShapes(model, { dims: { samples: 3 } });
+    expect(y.shape).toEqual([6]);
+  });
+
   it("forgets what was inferred before the graph changed when asked to start afresh", () => {
     const { model, b } = start();
     const x = b.input("x", "float32", [2, 3]);
