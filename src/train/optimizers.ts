@@ -58,7 +58,8 @@ function sgd({ momentum = 0.9, nesterov = false, weightDecay = 0 }: OptimizerOpt
       const g = decays && weightDecay > 0 ? add(s, gradient, scale(s, weight, weightDecay, dtype)) : gradient;
       const [old] = slots;
       if (!old) return { weight: sub(s, weight, mul(s, g, rate)), slots: [] };
-      const v = accumulate(s, old, momentum, g);
+      // Nesterov's step needs g itself besides v
+      const v = nesterov ? add(s, scale(s, old, momentum, dtype), g) : accumulate(s, old, momentum, g);
       const direction = nesterov ? add(s, g, scale(s, v, momentum, dtype)) : v;
       return { weight: sub(s, weight, mul(s, direction, rate)), slots: [v] };
     },
