@@ -71,14 +71,14 @@ export async function compareModels(
   const values = resolved.flatMap((pair): ValueComparison[] => {
     const sum = sums.get(pair.reference.name);
     if (!sum) return [];
-    const { producer } = pair.reference;
+    const [first] = pair.chain;
     return [
       {
         index: order.get(pair.reference) ?? 0,
         name: pair.reference.name,
         candidateName: pair.candidate.name,
-        node: producer?.name || pair.reference.name,
-        op: producer?.opType ?? "",
+        node: first?.producer?.name || pair.reference.name,
+        op: pair.chain.map((value) => value.producer?.opType ?? "").join("+"),
         matchedBy: pair.fused ? "fused" : pair.by,
         accumulated: sum.accumulated.result,
         local: sum.local?.result,
@@ -102,6 +102,8 @@ export async function compareModels(
 
 interface ResolvedPair extends ValuePair {
   readonly fused: boolean;
+  /** The reference's values from the one that was paired to the one that it stands for: more than one where operators were folded. */
+  readonly chain: readonly Value[];
 }
 
 /** A copy with types and shapes, so that the caller's model stays as it is. */
@@ -200,7 +202,11 @@ class Comparer {
   /** Decides, on the first sample, which of its alternatives each candidate's value stands for. */
   async resolve(pairs: readonly ValuePair[]): Promise<ResolvedPair[]> {
     const open = pairs.filter(({ alternatives }) => alternatives.length > 0);
-    const plain = (pair: ValuePair): ResolvedPair => ({ ...pair, fused: false });
+    const plain = (pair: ValuePair): ResolvedPair => ({
+      ...pair,
+      fused: false,
+      chain: [pair.reference],
+    });
     if (open.length === 0) return pairs.map(plain);
     const names = new Set(open.flatMap((pair) => [pair.reference, ...pair.alternatives]).map((value) => value.name));
     const before = await openSession(dropUnreadInputs(exposeValues(this.#before, [...names])), this.#session);
@@ -366,5 +372,7 @@ function closest(
     if (!best || sums.relativeError < best.error) best = { value, error: sums.relativeError };
   }
   const value = best?.value ?? pair.reference;
-  return { ...pair, reference: value, fused: value !== pair.reference };
+  const steps = [pair.reference, ...pair.alternatives];
+  const chain = steps.slice(0, steps.indexOf(value) + 1);
+  return { ...pair, reference: value, fused: chain.length > 1, chain };
 }

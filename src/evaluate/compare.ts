@@ -18,8 +18,9 @@ export interface ValueComparison {
   /** The value's name in the reference and, where it differs, in the candidate. */
   readonly name: string;
   readonly candidateName: string;
-  /** The node that computes it in the reference. */
+  /** The node that computes it in the reference; where several were folded into one, the first. */
   readonly node: string;
+  /** Its operator; "Conv+BatchNormalization" where several were folded into one. */
   readonly op: string;
   /** How the two were paired. */
   readonly matchedBy: "name" | "node" | "position" | "fused";
@@ -110,7 +111,7 @@ export function comparisonTable(
   const rows = [
     ["layer", "op", "added", "so far", "SQNR dB", "cosine"],
     ...shown.map((value) => [
-      value.name,
+      value.node,
       value.op,
       value.local ? percent(value.local.relativeError) : "-",
       percent(value.accumulated.relativeError),

@@ -152,6 +152,7 @@ describe("compareModels", () => {
       ["bn", "conv", "fused"],
       ["relu", "relu", "name"],
     ]);
+    expect(comparison.values[0]).toMatchObject({ node: "conv", op: "Conv+BatchNormalization" });
     for (const value of comparison.values) expect(value.accumulated.relativeError).toBeLessThan(1e-5); // float32 rounding
     expect(comparison.unmatched).toEqual([{ name: "conv", op: "Conv", why: "folded into the operators after it" }]);
   });
