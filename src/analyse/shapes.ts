@@ -131,8 +131,9 @@ class Inference {
     this.#overrides = overrides;
     this.#call = call;
     this.#opsets = call?.formal.opsets ?? model.opsets;
-    this.#functions =
-      parent?.#functions ?? new Map(model.functions.map((each) => [`${each.domain}::${each.name}`, each]));
+    this.#functions = parent
+      ? parent.#functions
+      : new Map(model.functions.map((each) => [`${each.domain}::${each.name}`, each]));
     this.#budget = parent ? parent.#budget : { visits: budgetOf(model) };
     this.#active = parent && call ? [...parent.#active, call.formal] : [];
     this.problems = parent?.problems ?? new Map<string, ShapeProblem>();
