@@ -88,16 +88,11 @@ function bindAttributes(node: Node, call: Node, formal: FunctionBody): Node {
   for (const [name, attribute] of node.attributes) {
     if (attribute.type !== "reference") bound.set(name, attribute);
     else {
-      const given = call.attributes.get(attribute.value) ?? defaultOf(formal, attribute.value);
+      const given = call.attributes.get(attribute.value) ?? formal.defaults?.get(attribute.value);
       if (given) bound.set(name, given);
     }
   }
   return Object.create(node, { attributes: { value: bound } }) as Node;
-}
-
-function defaultOf(formal: FunctionBody, name: string): Attribute | undefined {
-  const defaults = (formal as { readonly defaults?: ReadonlyMap<string, Attribute> }).defaults;
-  return defaults?.get(name);
 }
 
 function budgetOf(model: Model): number {

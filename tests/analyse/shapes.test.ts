@@ -1,6 +1,7 @@
 /** Shape inference where models are odd: unknown operators, lies, overrides, local functions. */
 import { describe, expect, it } from "vitest";
 import { inferShapes, inferTypes } from "../../src/analyse/shapes.ts";
+import { toAttribute } from "../../src/ir/attribute.ts";
 import { Builder } from "../../src/ir/builder.ts";
 import { Graph, Node, Value } from "../../src/ir/graph.ts";
 import { Model } from "../../src/ir/model.ts";
@@ -122,11 +123,12 @@ describe("shape inference", () => {
       domain: "local",
       overload: "",
       opsets: new Map([["", 21]]),
-      attributes: ["along"],
+      attributes: [],
+      defaults: new Map([["along", toAttribute(0)]]),
       body,
     });
     const x = b.input("x", "float32", [2, "n"]);
-    const first = b.output(b.op("Twice", [x], { domain: "local", attributes: { along: 0 } }));
+    const first = b.output(b.op("Twice", [x], { domain: "local" }));
     const second = b.output(b.op("Twice", [first], { domain: "local", attributes: { along: 1 } }));
     expect(inferShapes(model)).toEqual([]);
     expect(first.shape).toEqual([4, "n"]);
