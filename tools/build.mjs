@@ -24,8 +24,6 @@ function buildKernels() {
     "stub",
     "--enable",
     "simd",
-    "--enable",
-    "relaxed-simd",
     "-O3",
     "--noAssert",
     "--importMemory",
