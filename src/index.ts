@@ -1,26 +1,60 @@
 /** The public names of pare, and nothing else. */
-export { inspect } from "./analyse/inspect.ts";
-export { inferShapes } from "./analyse/shapes.ts";
-export { costOf } from "./analyse/cost.ts";
-export { buildArchitecture } from "./architectures/build.ts";
-export { PareError } from "./base/error.ts";
-export { TECHNIQUES } from "./catalog.ts";
-export type { Batch, BatchOptions, Dataset, Reader } from "./data/dataset.ts";
-export { openDataset } from "./data/open.node.ts";
+
+// Nouns
 export { Builder } from "./ir/builder.ts";
-export { checkModel } from "./ir/check.ts";
-export { encodeModel } from "./ir/encode.ts";
 export { Graph, Node, Value } from "./ir/graph.ts";
-export { load as loadBytes } from "./ir/load.ts";
-export { loadFile as load } from "./ir/load.node.ts";
 export { Model } from "./ir/model.ts";
-export { saveFile as save } from "./ir/save.node.ts";
 export { Tensor } from "./ir/tensor.ts";
+export type { Batch, BatchOptions, Dataset, Field } from "./data/dataset.ts";
+export type { Feeds, NdArray, Provider, Session, SessionOptions } from "./run/session.ts";
+export type { Results } from "./search/results.ts";
+export type { Context, Progress, Step, Technique } from "./techniques/technique.ts";
+export { PareError } from "./base/error.ts";
+
+// Files, text and data in and out
+export { loadFile as load } from "./ir/load.node.ts";
+export { load as loadFrom } from "./ir/load.ts";
+export { saveFile as save } from "./ir/save.node.ts";
+export { encodeModel } from "./ir/encode.ts";
 export { parseModel } from "./ir/text-parse.ts";
 export { printModel } from "./ir/text-print.ts";
+export { openDataset } from "./data/open.node.ts";
+export { datasetOf } from "./data/arrays.ts";
+
+// Looking and measuring
+export { checkModel } from "./ir/check.ts";
+export { costOf } from "./analyse/cost.ts";
+export { diffModels } from "./analyse/diff.ts";
+export { inspect } from "./analyse/inspect.ts";
+export { inferShapes } from "./analyse/shapes.ts";
+export { benchmark, benchmarkRatio } from "./evaluate/benchmark.node.ts";
+export { compareModels } from "./evaluate/compare.node.ts";
+export { evaluate } from "./evaluate/evaluate.node.ts";
+export { fidelity } from "./evaluate/fidelity.node.ts";
+export { sizeOf } from "./evaluate/size.node.ts";
 export { openSession } from "./run/open-session.node.ts";
-export type { Feeds, NdArray, Provider, Session, SessionOptions } from "./run/session.ts";
+
+// Techniques and the runner that proves them
+export { TECHNIQUES } from "./catalog.ts";
 export { compressFile } from "./techniques/compress-file.node.ts";
 export { type CompressOptions, type CompressReport, compress } from "./techniques/pipeline.node.ts";
-export { defineTechnique, type Step, type Technique } from "./techniques/technique.ts";
+export { pruneWeights } from "./techniques/prune/prune-weights.ts";
+export { cast } from "./techniques/quantize/cast.ts";
+export { quantizeDynamic } from "./techniques/quantize/quantize-dynamic.ts";
+export { quantizeWeights } from "./techniques/quantize/quantize-weights.ts";
+export { quantize } from "./techniques/quantize/quantize.ts";
+export { simplify } from "./techniques/simplify/simplify.ts";
+export { defineTechnique } from "./techniques/technique.ts";
+export { finetune } from "./techniques/tune/finetune.ts";
 export { convertOpset } from "./transform/opset.ts";
+
+// Training, sweeps and reports
+export { buildArchitecture } from "./architectures/build.ts";
+export { grad } from "./train/grad.ts";
+export { train } from "./train/train.node.ts";
+export { paretoFront } from "./search/pareto.ts";
+export { hypervolume } from "./search/hypervolume.ts";
+export { sweep } from "./search/sweep.node.ts";
+export { frontSvg } from "./report/front-svg.ts";
+export { htmlReport } from "./report/html.ts";
+export { markdownReport } from "./report/markdown.ts";
