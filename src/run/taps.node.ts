@@ -3,8 +3,9 @@ import { dtypeBits } from "../base/dtype.ts";
 import { PareError, throwIfAborted } from "../base/error.ts";
 import type { Value } from "../ir/graph.ts";
 import type { Model } from "../ir/model.ts";
+import { rowsOf } from "./arrays.ts";
 import { exposeValues } from "./expose.ts";
-import type { FeedStream } from "./feed-stream.ts";
+import { type FeedStream, inputPorts } from "./feed-stream.ts";
 import { openSession } from "./open-session.node.ts";
 import { prefetch } from "./prefetch.ts";
 import type { Reducer } from "./reducers.ts";
@@ -14,7 +15,10 @@ export type { FeedStream } from "./feed-stream.ts";
 export type { Reducer } from "./reducers.ts";
 
 export interface TapOptions extends SessionOptions {
-  /** Bytes of tapped values per batch above which the values are taken in several passes. Default 512 MiB. */
+  /**
+   * Bytes of tapped values per run above which {@link tap} feeds a batch in smaller parts, and, where that is not possible
+   * or not enough, the values are taken in several passes. Default 192 MiB; the engine's own memory comes on top.
+   */
   readonly groupBytes?: number | undefined;
   /** Called after each batch. `passes` is known from the first batch on. */
   readonly onBatch?:
@@ -22,7 +26,7 @@ export interface TapOptions extends SessionOptions {
     | undefined;
 }
 
-const GROUP_BYTES = 512 * 2 ** 20;
+const GROUP_BYTES = 192 * 2 ** 20;
 /** Guess for an axis whose size is not known before the first run. */
 const UNKNOWN_SIZE = 64;
 
@@ -39,7 +43,8 @@ export async function tap<T>(
   options: TapOptions = {},
 ): Promise<Map<string, T>> {
   const reducers = new Map(names.map((name) => [name, reducerFor(name)]));
-  await tapEach(model, names, stream, (name, array) => reducers.get(name)?.add(array), options);
+  const parts = inParts(model, names, stream, options.groupBytes ?? GROUP_BYTES);
+  await tapEach(model, names, parts, (name, array) => reducers.get(name)?.add(array), options);
   return new Map([...reducers].map(([name, reducer]) => [name, reducer.result()]));
 }
 
@@ -84,6 +89,29 @@ export async function tapEach(
     groups ??= [];
     if (batch === 0) throw new PareError("bad-data", "There is not one sample to run through the model");
   }
+}
+
+/** The stream in runs whose tapped values fit the limit: a batch is cut along its first axis if the model takes any size. */
+function inParts(model: Model, names: readonly string[], stream: FeedStream, limit: number): FeedStream {
+  const ports = inputPorts(model);
+  if (ports.some((port) => typeof port.shape[0] === "number" || port.shape.length === 0)) return stream;
+  const values = valuesByName(model);
+  const perRow = names.reduce((sum, name) => sum + bytesPerBatch(values.get(name), 1), 0);
+  const rows = Math.max(1, Math.floor(limit / Math.max(1, perRow)));
+  return async function* parts() {
+    for await (const feeds of stream()) {
+      const sizes = new Set(Object.values(feeds).map((array) => array.shape[0] ?? 0));
+      const [size = 0] = sizes;
+      if (size <= rows || sizes.size !== 1) yield feeds;
+      else
+        for (let from = 0; from < size; from += rows) {
+          const part = Object.entries(feeds).map(
+            ([name, array]) => [name, rowsOf(array, from, Math.min(size, from + rows))] as const,
+          );
+          yield Object.fromEntries(part);
+        }
+    }
+  };
 }
 
 async function openTapped(
