@@ -18,14 +18,15 @@ export function trainableParameters(model: Model): Value[] {
   const learned = new Set<Value>(); // values computed from a learned weight
   for (const node of graph.nodes) {
     const spec = specOf(node, model.opsets.get(node.domain) ?? model.opset);
-    const weights = typeof spec?.weights === "function" ? spec.weights(node) : (spec?.weights ?? []);
+    const affine = node.domain === "" && AFFINE.has(node.opType);
+    const weights = affine ? [] : typeof spec?.weights === "function" ? spec.weights(node) : (spec?.weights ?? []);
     const take = (input: Value | undefined): void => {
       const stored = storedBehind(input);
       if (stored?.dtype === "float32") found.add(stored);
     };
     for (const weight of weights) if (weight.role !== "statistic") take(node.inputs[weight.input]);
     const dependent = node.inputs.some((input) => input && (learned.has(input) || found.has(input)));
-    if (node.domain === "" && AFFINE.has(node.opType) && dependent)
+    if (affine && dependent)
       for (const input of node.inputs) if ((storedBehind(input)?.tensor?.elements ?? 0) > 1) take(input);
     if (dependent || node.inputs.some((input) => input && found.has(storedBehind(input) ?? input)))
       for (const output of node.outputs) learned.add(output);
