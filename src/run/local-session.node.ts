@@ -1,4 +1,5 @@
 /** A session in the calling thread: no hop between threads, for code that runs in a worker, tests and training loops. */
+import { setMaxListeners } from "node:events";
 import { throwIfAborted } from "../base/error.ts";
 import { Engine } from "./engine.node.ts";
 import { engineError } from "./engine-error.ts";
@@ -50,7 +51,15 @@ export async function openLocalSession(
   } catch (error) {
     throw engineError(error, "load", parts.name ?? (typeof source === "string" ? source : undefined));
   }
-  return new LocalFront(engine, linkTo(engine, signal), { ...parts, signal });
+  const onAbort = (): void => void session.close();
+  const onClose = async (): Promise<void> => {
+    signal?.removeEventListener("abort", onAbort);
+    await parts.onClose?.();
+  };
+  const session = new LocalFront(engine, linkTo(engine, signal), { name: parts.name, signal, onClose });
+  if (signal) setMaxListeners(0, signal); // many sessions may listen to one signal
+  signal?.addEventListener("abort", onAbort, { once: true });
+  return session;
 }
 
 function linkTo(engine: Engine, signal: AbortSignal | undefined): EngineLink {

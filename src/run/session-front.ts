@@ -98,6 +98,7 @@ export class SessionFront implements Session {
     try {
       return await work();
     } catch (error) {
+      throwIfAborted(this.#signal);
       throw engineError(error, "run", this.#name);
     }
   }

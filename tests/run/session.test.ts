@@ -136,6 +136,34 @@ describe.each([
     expect(absent.message).toContain("--provider cpu");
   });
 
+  it("is closed by its signal", async () => {
+    const controller = new AbortController();
+    const session = await openSession(doubler(), { inProcess, signal: controller.signal });
+    const x = f32([1, 3], [1, 2, 3]);
+    await session.run({ x });
+    const pending = failure(session.time({ x }, 1_000_000));
+    setTimeout(() => controller.abort(), 20);
+    expect((await pending).code).toBe("aborted");
+    expect((await failure(session.run({ x }))).code).toBe("aborted");
+    await session.close();
+  });
+
+  it("times tensor outputs beside others that cannot be fetched", async () => {
+    const model = doubler("float32", [2]);
+    const b = new Builder(model.graph);
+    const x = model.graph.inputs[0];
+    const list = b.op("SequenceConstruct", [x, x]);
+    b.output(list, "list");
+    const session = await openSession(model, { inProcess }).catch((error: unknown) => error as PareError);
+    if (session instanceof PareError) throw session;
+    expect(session.outputs.map((port) => port.dtype)).toEqual(["float32", "undefined"]);
+    const fed = { x: f32([2], [1, 2]) };
+    expect((await session.time(fed, 2)).length).toBe(2);
+    expect((await session.run(fed, ["y"]))["y"]?.data).toEqual(Float32Array.of(2, 4));
+    expect((await failure(session.run(fed))).code).toBe("unsupported");
+    await session.close();
+  });
+
   it("times runs without fetching", async () => {
     const session = await openSession(doubler(), { inProcess, threads: 1 });
     const seconds = await session.time({ x: f32([1, 3], [1, 2, 3]) }, 7);
