@@ -41,8 +41,8 @@ export function dropUnreadInputs(model: Model): Model {
   const { graph } = model;
   const returned = new Set<Value>();
   for (const inner of graph.allGraphs()) for (const output of inner.outputs) returned.add(output);
-  for (const value of [...graph.inputs]) {
-    if (value.uses.length > 0 || returned.has(value)) continue;
+  const unread = graph.inputs.filter((value) => value.uses.length === 0 && !returned.has(value));
+  for (const value of unread) {
     graph.inputs.splice(graph.inputs.indexOf(value), 1);
     if (value.tensor) graph.removeInitializer(value);
   }

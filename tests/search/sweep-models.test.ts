@@ -83,6 +83,7 @@ describe("sweep", () => {
     memory: false,
     threads: 1,
     benchmarkSeconds: 0.05,
+    layerSamples: 2,
   });
 
   it("measures every recipe, shares beginnings, saves the models, keeps the failure, and resumes", async () => {
