@@ -1,5 +1,5 @@
 /** Types and shapes of every value: inference over symbolic dimensions through subgraphs and local functions. */
-import { PareError } from "../base/error.ts";
+import { PareError, messageOf } from "../base/error.ts";
 import { type Dim, formatShape } from "../base/shape.ts";
 import type { Attribute } from "../ir/attribute.ts";
 import type { Graph, Node, Value } from "../ir/graph.ts";
@@ -189,11 +189,12 @@ class Inference {
     try {
       outputs = this.#outputsOf(original, node, inputs);
     } catch (error) {
-      if (!(error instanceof PareError) || error.code !== "shape-mismatch") throw error;
       const where = `node '${node.name || node.outputs[0]?.name || node.opType}' (${node.opType})`;
-      this.#report(where, error.message.replace(`${where}: `, ""));
+      const isExpected = error instanceof PareError && error.code === "shape-mismatch";
+      this.#report(where, `${isExpected ? "" : "internal: "}${messageOf(error).replace(`${where}: `, "")}`);
     }
-    for (const [i, output] of node.outputs.entries()) this.types.set(output, this.#merge(output, outputs[i]));
+    for (const [i, output] of node.outputs.entries())
+      this.types.set(output, this.#merge(output, this.#possible(node, outputs[i])));
   }
 
   #outputsOf(original: Node, node: Node, inputs: readonly (ValueType | undefined)[]): readonly ValueType[] {
@@ -223,6 +224,17 @@ class Inference {
         return body?.type === "graph" ? this.walk(body.value, flowing) : [];
       },
     });
+  }
+
+  /** Sizes that cannot be are unknown: attributes of broken files lead to negative, fractional and endless ones. */
+  #possible(node: Node, type: ValueType | undefined): ValueType | undefined {
+    const isSize = (dim: Dim): boolean => typeof dim !== "number" || (Number.isSafeInteger(dim) && dim >= 0);
+    if (!type?.shape || type.shape.every(isSize)) return type;
+    this.#report(
+      `node '${node.name || node.outputs[0]?.name || node.opType}' (${node.opType})`,
+      `its output would have the shape ${formatShape(type.shape)}`,
+    );
+    return { dtype: type.dtype, shape: type.shape.map((dim) => (isSize(dim) ? dim : null)) };
   }
 
   /** Completes what was inferred by what is declared; reports where the two cannot both be true. */

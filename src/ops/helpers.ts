@@ -91,8 +91,12 @@ export function broadcastShapes(context: InferContext, shapes: readonly (Shape |
   return result;
 }
 
-/** All shapes of rank r, as far as one is known. */
-export function unknownShape(rank: number): Shape {
+/** More axes than any operator takes: a rank beyond it is a lie, and is not believed. */
+const MAX_RANK = 64;
+
+/** Every size of a shape of this rank is unknown. */
+export function unknownShape(rank: number): Shape | undefined {
+  if (!Number.isInteger(rank) || rank < 0 || rank > MAX_RANK) return undefined;
   return Array.from({ length: rank }, (): Dim => null);
 }
 
@@ -112,7 +116,7 @@ export function broadcastContents(
   shape: Shape | undefined,
   compute: (...elements: Dim[]) => Dim,
 ): readonly Dim[] | undefined {
-  if (!isConcrete(shape) || inputs.some((input) => !input?.contents)) return undefined;
+  if (!isConcrete(shape) || inputs.length === 0 || inputs.some((input) => !input?.contents)) return undefined;
   const count = elementCount(shape);
   if (count > MAX_CONTENTS) return undefined;
   const pickers = inputs.map((input) => {

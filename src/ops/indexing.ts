@@ -1,7 +1,7 @@
 /** Slicing, gathering and scattering. */
 import { type Dim, isConcrete } from "../base/shape.ts";
 import type { Node } from "../ir/graph.ts";
-import { names } from "./axes.ts";
+import { type AxesRule, names } from "./axes.ts";
 import { gatherGrad, sliceGrad } from "./gradients/movement.ts";
 import {
   differentiable,
@@ -20,7 +20,7 @@ import {
   withContents,
 } from "./helpers.ts";
 import { equalSizeAxes, moving } from "./movement.ts";
-import type { Axes, Infer, InferContext, OpSpec, Weight } from "./spec.ts";
+import type { Infer, InferContext, OpSpec, Weight } from "./spec.ts";
 import { add, ceilDivide, maximum, minimum, signOf, subtract } from "./symbolic.ts";
 
 /** Beyond this, a bound means "to the end": exporters write a thousand million, or the largest int32 or int64. */
@@ -67,8 +67,8 @@ function sliceBounds(context: InferContext, rank: number): SliceBounds {
   };
   const starts = read("starts", 1);
   const ends = read("ends", 2);
-  const count = starts?.length ?? shapeOf(context, 1)?.[0] ?? 0;
-  const first = Array.from({ length: Number(count) }, (_, i) => i);
+  const count = starts?.length ?? shapeOf(context, 1)?.[0];
+  const first = typeof count === "number" && count <= rank ? Array.from({ length: count }, (_, i) => i) : undefined;
   const given = integers(context, "axes", 3);
   const axes = given === "absent" ? first : isConcrete(given) ? given : undefined;
   const steps = integers(context, "steps", 4);
@@ -76,7 +76,7 @@ function sliceBounds(context: InferContext, rank: number): SliceBounds {
     starts,
     ends,
     axes: axes?.map((axis) => normalizeAxis(context, axis, rank)),
-    steps: steps === "absent" ? first.map(() => 1) : steps,
+    steps: steps === "absent" ? starts?.map(() => 1) : steps,
   };
 }
 
@@ -149,7 +149,7 @@ const gatherInfer: Infer = (context) => {
 };
 
 /** The gathered axis goes; the axes of the indices take its place. */
-export const gatherAxes: Axes = (node) => {
+export const gatherAxes: AxesRule = (node) => {
   const data = node.inputs[0]?.shape?.length;
   const indices = node.inputs[1]?.shape?.length;
   if (data === undefined || indices === undefined) return undefined;

@@ -15,6 +15,7 @@ import {
 import {
   differentiable,
   FREE,
+  MAX_CONTENTS,
   type OpTable,
   type Shape,
   broadcastContents,
@@ -262,8 +263,8 @@ const expandInfer: Infer = (context) => {
 
 /** The second input holds sizes, not data. */
 const expandAxes: Axes = (node, ranks) => {
-  const [left = "", right = ""] = broadcastAxes(node, ranks)?.split(" -> ") ?? [];
-  return right && `${left.split(",")[0] ?? ""}, -> ${right}`;
+  const [left, right] = broadcastAxes(node, ranks)?.split(" -> ") ?? [];
+  return left === undefined || right === undefined ? undefined : `${left.split(",")[0] ?? ""}, -> ${right}`;
 };
 
 const tileInfer: Infer = (context) => {
@@ -272,7 +273,7 @@ const tileInfer: Infer = (context) => {
   const shape = input?.shape?.map((dim, i) => multiply(dim, repeats?.[i] ?? null));
   const once = input?.shape;
   const contents =
-    isConcrete(shape) && isConcrete(once) && once.length === 1 && input?.contents
+    isConcrete(shape) && isConcrete(once) && once.length === 1 && (shape[0] ?? 0) <= MAX_CONTENTS && input?.contents
       ? mapCoordinates(shape, ([i = 0]) => input.contents?.[i % (once[0] ?? 1)] ?? null)
       : undefined;
   return [withContents(input?.dtype, shape, contents)];

@@ -173,10 +173,8 @@ const gatherBlock: OpSpec = {
   infer: gatherBlockInfer,
   cost: perOutput(2),
   axes: (node, ranks) => {
-    if (node.inputs[0]?.dtype === "uint8" || node.int("gather_axis", 0) !== 0 || typeof gatherAxes !== "function")
-      return undefined;
-    const [left, right] = gatherAxes(node, ranks)?.split(" -> ") ?? [];
-    return left && right && `${left} -> ${right}`;
+    const isPacked = node.inputs[0]?.dtype === "uint8";
+    return isPacked || node.int("gather_axis", 0) !== 0 ? undefined : gatherAxes(node, ranks);
   },
   weights: [{ input: 0, role: "table", channelAxis: 0, reductionAxis: 1 }],
   grad: "none",

@@ -2,7 +2,16 @@
 import { dtypeFromCode } from "../base/dtype.ts";
 import { type Dim, elementCount, isConcrete } from "../base/shape.ts";
 import type { Tensor } from "../ir/tensor.ts";
-import { FREE, MAX_CONTENTS, type OpTable, contentsOf, dtypeOf, shapeOf, withContents } from "./helpers.ts";
+import {
+  FREE,
+  MAX_CONTENTS,
+  type OpTable,
+  contentsOf,
+  dtypeOf,
+  shapeOf,
+  unknownShape,
+  withContents,
+} from "./helpers.ts";
 import type { Infer, OpSpec, ValueType } from "./spec.ts";
 import { ceilDivide, maximum, product, signOf, subtract } from "./symbolic.ts";
 
@@ -51,7 +60,7 @@ const constantInfer: Infer = ({ node }) => {
 const constantOfShapeInfer: Infer = (context) => {
   const sizes = contentsOf(context, 0);
   const rank = shapeOf(context, 0)?.[0];
-  const shape = sizes ?? (typeof rank === "number" ? Array.from({ length: rank }, (): Dim => null) : undefined);
+  const shape = sizes ?? (typeof rank === "number" ? unknownShape(rank) : undefined);
   const attribute = context.node.attributes.get("value");
   const value = attribute?.type === "tensor" ? typeOfTensor(attribute.value) : undefined;
   const fill = attribute ? value?.contents?.[0] : 0;
