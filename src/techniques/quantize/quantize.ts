@@ -42,20 +42,20 @@ const options = z.object({
   batch: z.number().int().min(1).default(16).describe("samples per calibration run: memory grows with it"),
   calibration: z
     .enum(["min-max", "average", "percentile", "mse"])
-    .default("mse")
+    .default("percentile")
     .describe("range of an activation: everything seen, the mean of each batch's ends, a share of the values, or the least squared error")
     .meta({ search: choices("min-max", "percentile", "mse") }),
   percentile: z
     .number()
     .gt(50)
     .max(100)
-    .default(99.999)
+    .default(99.99)
     .describe("values inside the range, in percent (calibration percentile)")
     .meta({ search: choices(99.9, 99.99, 99.999) }),
   activations: z.enum(["uint8", "int8"]).default("uint8").describe("integers of activations"),
   symmetric: z.boolean().default(false).describe("activation ranges symmetric around zero, zero point in the middle"),
   perChannel: z.boolean().default(true).describe("one weight scale per output channel instead of one per weight"),
-  method: z.enum(["range", "mse"]).default("range").describe("weight scales: cover the range, or least squared error"),
+  method: z.enum(["range", "mse"]).default("mse").describe("weight scales: cover the range, or least squared error"),
   reduceRange: z.boolean().default(false).describe("7-bit weights: for CPUs without integer dot products, whose 16-bit sums overflow"),
   operators: z.array(z.string()).default([]).describe("operator types to quantize; default: all that the engine runs on int8"),
   fold: z.boolean().default(true).describe("fold BatchNorm first; without it normalization stays in floating point"),
