@@ -71,7 +71,7 @@ export function placeLabels(requests: readonly LabelRequest[], options: LabelOpt
         const anchor = dx > 0 ? "start" : dx < 0 ? "end" : "middle";
         const textX = request.x + dx * (dy === 0 ? gap : gap * 0.75);
         const left = anchor === "start" ? textX : anchor === "end" ? textX - width : textX - width / 2;
-        const box = { left, right: left + width, top: centerY - fontSize * 0.6, bottom: centerY + fontSize * 0.6 };
+        const box = { left, right: left + width, top: centerY - fontSize * 0.75, bottom: centerY + fontSize * 0.75 };
         if (box.left < (options.left ?? 0) || box.right > options.width || box.top < 0 || box.bottom > options.height)
           continue;
         if (taken.some((other) => overlap(box, other) > 0)) continue;

@@ -71,10 +71,15 @@ function explanations(results: Results): (readonly [string, string])[] {
   const lines: (readonly [string, string])[] = [];
   const metrics = Object.entries(entries[0]?.metrics ?? {});
   if (metrics.length > 0) {
+    const { calibration, evaluation } = results.data;
+    const origin =
+      calibration !== undefined && calibration === evaluation
+        ? "samples, the same that calibration and training used: it flatters what was fitted to them"
+        : "samples of the data set named above";
     const samples = Math.max(...metrics.map(([, metric]) => metric.samples));
     lines.push([
       metrics.map(([name]) => quantityOf(name).label).join(", "),
-      `on ${samples} held-out samples that no step has seen; ranges are 95 % intervals. All models saw the same samples: the range under “Points” is that of the paired difference, which is surer than the ranges of both suggest.`,
+      `on ${samples} ${origin}; ranges are 95 % intervals. All models saw the same samples: the range under “Points” is that of the paired difference, which is surer than the ranges of both suggest.`,
     ]);
   }
   const compressed = entries.find((entry) => entry.bytes)?.bytes;
