@@ -9,6 +9,7 @@ import type { OpSpec, ValueType } from "../ops/spec.ts";
 import { type Bindings, symbolsOf } from "../ops/symbolic.ts";
 import { nameOf } from "./keep.ts";
 import { type LayerWeight, activationBits, layerWeights } from "./layer-weights.ts";
+import { parameterTensors } from "./parameters.ts";
 import { type ScopeTypes, inferTypes } from "./shapes.ts";
 
 export interface LayerCost {
@@ -38,7 +39,7 @@ export interface Cost {
   readonly macs: number;
   readonly flops: number;
   readonly bops: number;
-  /** Of all layers, shared tensors once. */
+  /** Of the whole model, subgraphs and local functions included, shared tensors once. */
   readonly parameters: number;
   readonly weightBytes: number;
   readonly bytesMoved: number;
@@ -61,26 +62,28 @@ export function costOf(model: Model, dims: Bindings = {}): Cost {
   const layers: LayerCost[] = [];
   const unknown: string[] = [];
   walk({ graph: model.graph, opsets: model.opsets, scope, times: 1, layers, unknown });
-  const stored = new Map<Tensor, number>();
-  const learned = new Map<Tensor, number>();
-  for (const { node } of layers)
-    for (const { weight, stored: parts, elements } of layerWeights(node, model.opsets.get(node.domain) ?? 1)) {
-      for (const { tensor } of parts) stored.set(tensor, tensor.byteLength);
-      if (parts[0] && weight.role !== "statistic") learned.set(parts[0].tensor, elements);
-    }
   const sum = (pick: (layer: LayerCost) => number): number => layers.reduce((total, layer) => total + pick(layer), 0);
-  const total = (map: ReadonlyMap<Tensor, number>): number => [...map.values()].reduce((a, b) => a + b, 0);
   return {
     macs: sum((layer) => layer.macs),
     flops: sum((layer) => layer.flops),
     bops: sum((layer) => layer.bops),
-    parameters: total(learned),
-    weightBytes: total(stored),
+    parameters: parameterTensors(model).reduce((total, tensor) => total + tensor.parameters, 0),
+    weightBytes: weightBytesOf(model),
     bytesMoved: sum((layer) => layer.bytesMoved),
     layers,
     assumed,
     unknown,
   };
+}
+
+/** Bytes of every stored tensor that weights are made of, each once. */
+function weightBytesOf(model: Model): number {
+  const stored = new Set<Tensor>();
+  for (const graph of [model.graph, ...model.functions.map(({ body }) => body)])
+    for (const node of graph.allNodes())
+      for (const weight of layerWeights(node, model.opsets.get(node.domain) ?? 1))
+        for (const { tensor } of weight.stored) stored.add(tensor);
+  return [...stored].reduce((sum, tensor) => sum + tensor.byteLength, 0);
 }
 
 /** Symbols of the inputs that have no size given are 1. */

@@ -64,7 +64,7 @@ export async function inspect(model: Model, options: InspectOptions = {}): Promi
   const types = inferTypes(model);
   const cost = costOf(model, options.dims);
   const tensors = parameterTensors(model);
-  const parameters = tensors.reduce((sum, tensor) => sum + tensor.parameters, 0);
+  const { parameters } = cost;
   let nonzero = options.nonzero ? parameters : null;
   if (nonzero !== null) for (const tensor of tensors) nonzero -= await tensor.zeros();
   const operators = operatorCounts(model);

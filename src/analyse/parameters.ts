@@ -1,6 +1,6 @@
 /** Parameters of a model and how many of them are not zero, in whatever form they are stored. */
 import { type DType, isFloat } from "../base/dtype.ts";
-import { layerWeights, storedTensor } from "../analyse/layer-weights.ts";
+import { layerWeights, storedTensor } from "./layer-weights.ts";
 import { unpackUnsigned } from "../base/packed.ts";
 import { elementCount } from "../base/shape.ts";
 import type { Node, Value } from "../ir/graph.ts";
