@@ -17,7 +17,7 @@ export function checkpointFile(path: string): CheckpointStore {
       return decodeCheckpoint(bytes, path);
     },
     async write(checkpoint) {
-      const temporary = `${path}.${process.pid}.tmp`;
+      const temporary = `${path}.tmp`; // one name: what a killed process left is replaced
       try {
         const file = await open(temporary, "w");
         try {

@@ -239,7 +239,8 @@ class Run {
       if (!pending) return;
       const outputs = await pending;
       pending = undefined;
-      const loss = (outputs[this.#graph.loss]?.data as Float32Array)[0] ?? Number.NaN;
+      const fetched = outputs[this.#graph.loss]?.data as Float32Array | undefined;
+      const loss = fetched?.[0] ?? Number.NaN;
       if (!Number.isFinite(loss))
         throw new PareError("unsupported", "Training diverged: the loss is not a number", {
           where: `step ${this.#step + 1}`,

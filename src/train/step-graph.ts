@@ -10,7 +10,7 @@ import type { Model } from "../ir/model.ts";
 import { Tensor } from "../ir/tensor.ts";
 import { add, mul, scale, type Site } from "../ops/gradients/words.ts";
 import type { Feeds, NdArray } from "../run/session.ts";
-import { addGradients, removeUnused } from "./grad.ts";
+import { addGradients, dependents, removeUnused } from "./grad.ts";
 import { crossEntropy, distillation, type LossName, meanSquaredError, mixed } from "./losses.ts";
 import { makeOptimizer, type Optimizer, type OptimizerOptions } from "./optimizers.ts";
 import { trainableParameters } from "./parameters.ts";
@@ -92,7 +92,12 @@ export function buildStepGraph(model: Model, options: StepOptions): StepGraph {
 
   const b = new Builder(graph, { prefix: "train/" });
   const site: Site = { b, opset: step.opset };
-  inferShapes(step);
+  const problems = inferShapes(step);
+  if (!prediction.shape)
+    throw new PareError("unsupported", "The shape of the model's output could not be found", {
+      where: `output '${prediction.name}'`,
+      ...(problems[0] ? { found: problems[0].message } : {}),
+    });
   const lastDim = prediction.shape?.at(-1);
   const labels = labelInput(b, prediction, batch, options.loss ?? "cross-entropy");
   let loss = lossOf(site, prediction, labels, options);
@@ -168,19 +173,36 @@ export function buildStepGraph(model: Model, options: StepOptions): StepGraph {
   };
 }
 
-/** Fixes the batch axis of every input and forgets the shapes that follow from it. */
+/**
+ * Fixes the batch axis of every input and forgets the shapes that follow from it. Where the model was made for another
+ * fixed batch size, constant Reshape targets of what depends on the inputs change with it.
+ */
 export function bindBatch(graph: Graph, batch: number): void {
-  for (const input of graph.inputs) {
-    if (input.tensor) continue;
-    const [first, ...rest] = input.shape ?? [];
-    if (first === undefined)
+  const inputs = graph.inputs.filter((input) => !input.tensor);
+  const moving = dependents(graph, inputs);
+  for (const input of inputs) {
+    const [old, ...rest] = input.shape ?? [];
+    if (old === undefined)
       throw new PareError("unsupported", "An input without a batch axis cannot be trained on", {
         where: `input '${input.name}'`,
         found: formatShape(input.shape),
       });
     input.shape = [batch, ...rest];
+    if (typeof old === "number" && old !== batch) rebatchReshapes(graph, moving, old, batch);
   }
   for (const node of graph.nodes) for (const output of node.outputs) output.shape = undefined;
+}
+
+/** Changes the leading `old` of constant Reshape targets to `batch`. */
+function rebatchReshapes(graph: Graph, moving: ReadonlySet<Value>, old: number, batch: number): void {
+  for (const node of graph.nodes) {
+    const [x, target] = node.inputs;
+    if (node.opType !== "Reshape" || !x || !moving.has(x)) continue;
+    const attribute = target?.producer?.opType === "Constant" ? target.producer.attributes.get("value") : undefined;
+    const sizes = (target?.tensor ?? (attribute?.type === "tensor" ? attribute.value : undefined))?.peekNumbers();
+    if (sizes?.[0] !== old) continue;
+    node.setInput(1, graph.addInitializer("batched_shape", Tensor.int64([batch, ...sizes.slice(1)])));
+  }
 }
 
 function labelInput(b: Builder, prediction: Value, batch: number, loss: LossName): Value {
@@ -219,8 +241,8 @@ interface Statistics {
 /** Turns every BatchNormalization to its training form, whose momentum 0 makes it give out the batch's own statistics. */
 function useBatchStatistics(graph: Graph, opset: number, toState: (value: Value) => void): Statistics[] {
   const found: Statistics[] = [];
-  for (const node of [...graph.nodes]) {
-    if (node.opType !== "BatchNormalization" || node.domain !== "") continue;
+  const nodes = graph.nodes.filter((node) => node.opType === "BatchNormalization" && node.domain === "");
+  for (const node of nodes) {
     const [, , , mean, variance] = node.inputs;
     if (!mean?.tensor || !variance?.tensor || mean.uses.length > 1 || variance.uses.length > 1) continue;
     if (opset < 14)

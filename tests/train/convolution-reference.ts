@@ -13,7 +13,7 @@ const product = (sizes: readonly number[]): number => sizes.reduce((n, size) => 
 function each(shape: readonly number[], visit: (at: readonly number[], flat: number) => void): void {
   for (let flat = 0; flat < product(shape); flat++) {
     let rest = flat;
-    const at = new Array<number>(shape.length);
+    const at = shape.map(() => 0);
     for (let axis = shape.length - 1; axis >= 0; axis--) {
       at[axis] = rest % (shape[axis] ?? 1);
       rest = Math.floor(rest / (shape[axis] ?? 1));

@@ -74,7 +74,7 @@ export const sliceGrad: Grad = (c) => {
   const steps = list("steps", 4) ?? starts.map(() => 1);
   const ends = list("ends", 2) ?? [];
   let gradient = flow(c);
-  const pads = new Array<number>(2 * rank).fill(0);
+  const pads = Array.from({ length: 2 * rank }, () => 0);
   for (const [i, axis] of axes.entries()) {
     const size = x.shape?.[axis];
     const [start, end, step] = [starts[i] ?? 0, ends[i] ?? 0, steps[i] ?? 1];
@@ -104,7 +104,7 @@ export const sliceGrad: Grad = (c) => {
 
 /** Puts `stride − 1` zeros after every element along an axis: (…, n, …) becomes (…, n·stride, …). */
 function spread(c: GradContext, x: Value, axis: number, stride: number, rank: number): Value {
-  const pads = new Array<number>(2 * (rank + 1)).fill(0);
+  const pads = Array.from({ length: 2 * (rank + 1) }, () => 0);
   pads[axis + 1 + rank + 1] = stride - 1;
   const wide = pad(c, unsqueeze(c, x, [axis + 1]), pads); // (…, n, stride, …)
   const shape = c.node.outputs[0]?.shape?.map((dim, i) => (i === axis && typeof dim === "number" ? dim * stride : dim));
@@ -135,7 +135,7 @@ export const padGrad: Grad = (c) => {
   const given = node.ints("pads") ?? (padsInput ? constantInts(c, padsInput) : []);
   const axesInput = node.inputs[3];
   const axes = axesInput ? constantInts(c, axesInput).map((axis) => axisOf(axis, rank)) : undefined;
-  const pads = new Array<number>(2 * rank).fill(0);
+  const pads = Array.from({ length: 2 * rank }, () => 0);
   const half = given.length / 2;
   for (let i = 0; i < half; i++) {
     const axis = axes?.[i] ?? i;

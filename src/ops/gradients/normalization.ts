@@ -6,7 +6,7 @@ import { add, div, mul, neg, outputOf, rankOf, reduceMean, reduceSum, reshape, s
 
 /** Per-channel values as a shape that broadcasts against (n, c, *s). */
 function perChannel(c: GradContext, value: Value, rank: number): Value {
-  return reshape(c, value, [-1, ...new Array<number>(rank - 2).fill(1)]);
+  return reshape(c, value, [-1, ...Array.from({ length: rank - 2 }, () => 1)]);
 }
 
 /** r = 1/√(var + ε). */

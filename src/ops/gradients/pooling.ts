@@ -100,7 +100,12 @@ export const averagePoolGrad: Grad = (c) => {
     const whole = reshape(c, repeated, [-1, channels, ...covered]);
     return [pad(c, whole, [0, 0, ...kernel.map(() => 0), 0, 0, ...inside.map((size, i) => size - (covered[i] ?? 0))])];
   }
-  const ones = constantLike(c, x, [channels, 1, ...kernel], new Array<number>(channels * taps).fill(1));
+  const ones = constantLike(
+    c,
+    x,
+    [channels, 1, ...kernel],
+    Array.from({ length: channels * taps }, () => 1),
+  );
   const spread = c.b.op("ConvTranspose", [share, ones], {
     attributes: { strides, dilations, group: channels, kernel_shape: kernel },
   });
