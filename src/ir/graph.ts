@@ -47,6 +47,7 @@ export class Node {
   /** "" is the standard domain ("ai.onnx" is read as ""). */
   domain: string;
   readonly inputs: readonly (Value | undefined)[] = [];
+  /** An optional output that is left out is a value with the empty name. */
   readonly outputs: Value[];
   readonly attributes: Map<string, Attribute>;
   /** Doc string, metadata, overload and unknown fields of the file, kept for saving. */

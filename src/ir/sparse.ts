@@ -3,7 +3,13 @@ import { type DType, byteLengthOf, dtypeBits } from "../base/dtype.ts";
 import { PareError } from "../base/error.ts";
 import { elementCount, stridesOf } from "../base/shape.ts";
 import type { SparseTensorProto } from "../onnx/gen/onnx_pb.js";
-import { MAX_DECODED_BYTES, MAX_RANK, MAX_TENSOR_BYTES } from "../onnx/limits.ts";
+import {
+  MAX_DECODED_BYTES,
+  MAX_FREE_DENSE_BYTES,
+  MAX_RANK,
+  MAX_SPARSE_RATIO,
+  MAX_TENSOR_BYTES,
+} from "../onnx/limits.ts";
 import { Tensor } from "./tensor.ts";
 import { readTensor } from "./tensor-messages.ts";
 
@@ -47,11 +53,13 @@ function scatter(
 ): Uint8Array {
   const elements = elementCount(shape);
   const byteLength = byteLengthOf(dtype, elements);
-  if (byteLength > MAX_DECODED_BYTES)
+  const stored = values.byteLength + indices.byteLength;
+  const limit = Math.min(MAX_DECODED_BYTES, Math.max(MAX_FREE_DENSE_BYTES, stored * MAX_SPARSE_RATIO));
+  if (byteLength > limit)
     throw new PareError("bad-model", "A sparse tensor is too large to be made dense", {
       where,
-      found: `${byteLength} bytes`,
-      expected: `at most ${MAX_DECODED_BYTES} bytes`,
+      found: `${byteLength} bytes from ${stored}`,
+      expected: `at most ${limit} bytes`,
     });
   const dense = new Uint8Array(byteLength);
   const width = dtypeBits(dtype) / 8;

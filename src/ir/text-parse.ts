@@ -27,6 +27,7 @@ import {
   type ValueInfoProto,
   ValueInfoProtoSchema,
 } from "../onnx/gen/onnx_pb.js";
+import { MAX_MESSAGE_DEPTH } from "../onnx/limits.ts";
 import { setPayload } from "../onnx/payload.ts";
 import type { Model } from "./model.ts";
 import { readModel } from "./read-graph.ts";
@@ -69,6 +70,7 @@ const ATTRIBUTE_TYPES: Readonly<Record<string, Type>> = {
 class Parser {
   readonly #lexer: Lexer;
   readonly #options: ParseOptions;
+  #depth = 0;
 
   constructor(text: string, options: ParseOptions) {
     this.#lexer = new Lexer(text);
@@ -148,6 +150,14 @@ class Parser {
     const value = parseFloatText(this.#lexer.word("a number"));
     if (value === undefined) this.#lexer.fail("a number", at);
     return value;
+  }
+
+  /** Runs `parse` one level deeper; nesting is bounded as in files. */
+  #nested<T>(parse: () => T): T {
+    if (++this.#depth > MAX_MESSAGE_DEPTH) this.#lexer.fail(`at most ${MAX_MESSAGE_DEPTH} levels of nesting`);
+    const result = parse();
+    this.#depth--;
+    return result;
   }
 
   #graph(): GraphProto {
@@ -283,12 +293,12 @@ class Parser {
     else if (kind === "int") message.i = this.#integer();
     else if (kind === "string") message.s = this.#bytes();
     else if (kind === "tensor") message.t = this.#tensor();
-    else if (kind === "graph") message.g = this.#graph();
+    else if (kind === "graph") message.g = this.#nested(() => this.#graph());
     else if (kind === "floats") message.floats = list(() => this.#float());
     else if (kind === "ints") message.ints = list(() => this.#integer());
     else if (kind === "strings") message.strings = list(() => this.#bytes());
     else if (kind === "tensors") message.tensors = list(() => this.#tensor());
-    else message.graphs = list(() => this.#graph());
+    else message.graphs = list(() => this.#nested(() => this.#graph()));
     return message;
   }
 
@@ -315,7 +325,7 @@ class Parser {
     const word = lexer.word("a type");
     const elem = (): { elemType?: TypeProto } => {
       lexer.expect("(");
-      const elemType = this.#type();
+      const elemType = this.#nested(() => this.#type());
       lexer.expect(")");
       return elemType ? { elemType } : {};
     };
@@ -331,7 +341,7 @@ class Parser {
         const keyAt = lexer.next;
         const keyType = this.#dtypeCode(lexer.word("a key type")) ?? lexer.fail("a key type", keyAt);
         lexer.expect(",");
-        const valueType = this.#type();
+        const valueType = this.#nested(() => this.#type());
         lexer.expect(")");
         return create(TypeProtoSchema, {
           value: { case: "mapType", value: { keyType, ...(valueType ? { valueType } : {}) } },
@@ -339,7 +349,7 @@ class Parser {
       }
       case "sparse": {
         lexer.expect("(");
-        const inner = this.#type();
+        const inner = this.#nested(() => this.#type());
         lexer.expect(")");
         if (inner?.value.case !== "tensorType") lexer.fail("a tensor type", at);
         const { elemType, shape } = inner.value.value;

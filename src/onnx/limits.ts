@@ -24,6 +24,12 @@ export const MAX_TENSOR_BYTES: number = Number.MAX_SAFE_INTEGER;
 /** Bytes of one tensor that must lie in memory at once to be decoded (sparse or varint-coded forms): V8's array limit is near. */
 export const MAX_DECODED_BYTES: number = 2 ** 32;
 
+/** Sparse tensors up to this many dense bytes are always made dense: as much as a usual layer has. */
+export const MAX_FREE_DENSE_BYTES: number = 64 * 2 ** 20;
+
+/** Above that, dense bytes for each stored byte: a tensor of which more than 99.9 % is zero is a trap, not a layer. */
+export const MAX_SPARSE_RATIO = 1024;
+
 /** Bytes of one protobuf message: protobuf's own limit in every language, and so the largest model without external data. */
 export const MAX_MESSAGE_BYTES: number = 2 ** 31 - 1;
 

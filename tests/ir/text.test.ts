@@ -68,6 +68,7 @@ describe("the text form", () => {
     ["too few elements", "< ir_version: 1 > g () => () < int8[2] w = {3} > {}", /wrong size/],
     ["an unknown attribute type", "< ir_version: 1 > g () => () { y = A <k: real = 1> () }", /found 'real'/],
     ["text after the end", "< ir_version: 1 > g () => () {} more", /end of the text/],
+    ["bottomless nesting", `< ir_version: 1 > g (${"seq(".repeat(5000)}`, /levels of nesting/],
     ["nothing", "", /the end of the text/],
   ] as const)
     it(`says where ${name} is`, () => {

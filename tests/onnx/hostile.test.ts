@@ -292,6 +292,32 @@ describe("models that lie", () => {
   });
 });
 
+describe("sparse tensors", () => {
+  const sparse = (dims: bigint[], index: bigint): Uint8Array =>
+    fileOf({
+      sparseInitializer: [
+        {
+          values: tensor({ dims: [1n], dataType: 1, floatData: [5] }),
+          indices: tensor({ name: "", dims: [1n], dataType: 7, int64Data: [index] }),
+          dims,
+        },
+      ] as never,
+    });
+  const dense = async (bytes: Uint8Array): Promise<unknown> =>
+    (await load(bytes)).graph.initializers.get("w")?.tensor?.data();
+
+  it("become dense ones (the control)", async () => {
+    expect(await dense(sparse([2n, 3n], 4n))).toEqual(Float32Array.of(0, 0, 0, 0, 5, 0));
+  });
+
+  it("with indices outside, or a few bytes that stand for gigabytes, are refused when they are read", async () => {
+    await expect(dense(sparse([2n, 3n], 6n))).rejects.toMatchObject({ code: "bad-model" });
+    await expect(dense(sparse([2n, 3n], -1n))).rejects.toMatchObject({ code: "bad-model" });
+    await expect(dense(sparse([2n ** 29n], 0n))).rejects.toThrow(/too large to be made dense/);
+    await expect(load(sparse([2n ** 62n], 0n))).rejects.toMatchObject({ code: "bad-model" });
+  });
+});
+
 describe("external data", () => {
   function external(location: string, extra: Readonly<Record<string, string>> = {}, dims = [1000n]): Uint8Array {
     const entries = Object.entries({ location, ...extra }).map(([key, value]) => ({ key, value }));
