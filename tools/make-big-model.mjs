@@ -53,8 +53,13 @@ for (let layer = 0; layer < layers; layer++) {
   x = b.op("MatMul", [x, b.constant(`w${layer}`, tensor)]);
 }
 b.output(x, "y");
-const saved = await saveFile(model, path, {
-  force: values.force,
-  externalDataThreshold: values.inline ? Number.POSITIVE_INFINITY : 0,
-});
-for (const file of saved.files) console.log(`${file.path}: ${file.bytes} bytes`);
+try {
+  const saved = await saveFile(model, path, {
+    force: values.force,
+    externalDataThreshold: values.inline ? Number.POSITIVE_INFINITY : 0,
+  });
+  for (const file of saved.files) console.log(`${file.path}: ${file.bytes} bytes`);
+} catch (error) {
+  console.error(error.message);
+  process.exit(2);
+}
