@@ -120,7 +120,8 @@ function walk(state: Walk): void {
     const atLoad = isComputedAtLoad(node, spec, constants);
     if (atLoad) for (const output of node.outputs) constants.add(output);
     const layer = layerCost(node, spec, opset, state);
-    if (layer) layers.push(atLoad ? { ...layer, macs: 0, flops: 0, bytesMoved: 0, bops: 0 } : layer);
+    const free = atLoad || isFusedCodec(node, opsets);
+    if (layer) layers.push(free ? { ...layer, macs: 0, flops: 0, bytesMoved: 0, bops: 0 } : layer);
     else unknown.push(nameOf(node));
     walkBodies(node, state);
   }
@@ -130,6 +131,24 @@ function walk(state: Walk): void {
 function isComputedAtLoad(node: Node, spec: OpSpec | undefined, constants: ReadonlySet<Value>): boolean {
   if (!spec || spec.traits?.impure || node.subgraphs().next().done !== true) return false;
   return node.inputs.every((input) => !input || input.tensor !== undefined || constants.has(input));
+}
+
+/** QuantizeLinear or DequantizeLinear that the engine melts into the integer operator beside it: it runs no code of its own. */
+function isFusedCodec(node: Node, opsets: ReadonlyMap<string, number>): boolean {
+  const isQuantizable = (other: Node | undefined): boolean =>
+    other !== undefined && specOf(other, opsets.get(other.domain) ?? 1)?.traits?.quantizable === true;
+  if (node.opType === "QuantizeLinear") return isQuantizable(node.inputs[0]?.producer);
+  const uses = node.outputs[0]?.uses ?? [];
+  return node.opType === "DequantizeLinear" && uses.length > 0 && uses.every((use) => isQuantizable(use.node));
+}
+
+/** The value whose dtype is what lies in memory: the codes, where a value only passes between a pair of codecs. */
+function storedValue(value: Value): Value {
+  if (value.producer?.opType === "DequantizeLinear") return value.producer.inputs[0] ?? value;
+  const codes = value.uses.every((use) => use.node.opType === "QuantizeLinear")
+    ? value.uses[0]?.node.outputs[0]
+    : undefined;
+  return codes ?? value;
 }
 
 /** Bodies of control flow: the branch that costs more, or the body as often as it runs. */
@@ -213,7 +232,7 @@ function bitsOfActivations(node: Node, weights: readonly LayerWeight[], types: R
 
 function bytesOfActivations(node: Node, weights: readonly LayerWeight[], types: ReadonlyMap<Value, ValueType>): number {
   const bytesOf = (value: Value | undefined): number => {
-    const type = value && types.get(value);
+    const type = value && types.get(storedValue(value));
     return type?.dtype && isConcrete(type.shape)
       ? byteLengthOf(
           type.dtype,

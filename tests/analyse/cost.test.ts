@@ -158,3 +158,33 @@ describeWithData("cost of known networks", "models", (root) => {
     expect(costOf(model, { batch: 8 }).macs).toBe(8 * costOf(model).macs);
   });
 });
+
+describe("what runs", () => {
+  const weights = Tensor.float32([8, 4, 3, 3], new Float32Array(288).fill(0.5));
+  const codes = Tensor.of("int8", [8, 4, 3, 3], new Int8Array(288).fill(1));
+  const conv = (b: Builder, x: Value, w: Value) => b.op("Conv", [x, w], { attributes: { kernel_shape: [3, 3] } });
+
+  it("does not count the unpacking of weights, which happens at load", () => {
+    const plain = costOfGraph((b) => conv(b, b.input("x", "float32", [1, 4, 9, 9]), b.constant("w", weights)));
+    const folded = costOfGraph((b) => {
+      const wide = b.op("Cast", [b.constant("q", codes)], { attributes: { to: 1 } });
+      const w = b.op("Mul", [wide, b.constant("s", Tensor.scalar("float32", 0.5))]);
+      return conv(b, b.input("x", "float32", [1, 4, 9, 9]), w);
+    });
+    expect(folded.flops).toBe(plain.flops);
+    expect(folded.macs).toBe(plain.macs);
+    expect(folded.bytesMoved).toBeLessThan(plain.bytesMoved); // weights are read as stored
+  });
+
+  it("moves codes, not floats, between operators that the engine runs on integers", () => {
+    const quantized = costOfGraph((b) => {
+      const scale = b.constant("scale", Tensor.scalar("float32", 0.1));
+      const zero = b.constant("zero", Tensor.of("uint8", [], Uint8Array.of(3)));
+      const weightZero = b.constant("wzero", Tensor.of("int8", [], Int8Array.of(0)));
+      const x = b.input("x", "uint8", [1, 4, 9, 9]);
+      const w = b.op("DequantizeLinear", [b.constant("q", codes), scale, weightZero]);
+      return b.op("QuantizeLinear", [conv(b, b.op("DequantizeLinear", [x, scale, zero]), w), scale, zero]);
+    });
+    expect(quantized.bytesMoved).toBe(4 * 81 + 8 * 49 + 288 + 4 + 1); // input, output, kernel with its scale and zero point
+  });
+});
