@@ -8,7 +8,9 @@ import type { Journal } from "./journal.ts";
 export function prepareConstants(model: Model, journal: Journal): void {
   const frozen = freezeDefaults(model);
   if (frozen.length > 0)
-    journal.note(`${frozen.length} inputs with a default value (weights, as older exporters list them) became constants: ${shortList(frozen)}.`);
+    journal.note(
+      `${frozen.length} inputs with a default value (weights, as older exporters list them) became constants: ${shortList(frozen)}.`,
+    );
   liftConstants(model);
   inferShapes(model);
 }

@@ -18,7 +18,12 @@ export async function sampleFeeds(model: Model, context: Context, limit: number)
   const ports = portsOf(model);
   if (!context.data) return [syntheticFeeds(ports, { seed: context.seed, ranges: indexRanges(model) })];
   const feeds: Feeds[] = [];
-  for await (const chunk of dataFeeds(model, context.data, { limit, size: limit, seed: context.seed, signal: context.signal }))
+  for await (const chunk of dataFeeds(model, context.data, {
+    limit,
+    size: limit,
+    seed: context.seed,
+    signal: context.signal,
+  }))
     feeds.push(chunk);
   return feeds;
 }

@@ -32,13 +32,16 @@ export function structuralIslands(model: Model): Map<Node, string> {
 function reasonFor(model: Model, node: Node): string | undefined {
   const spec = specOf(node, model.opsets.get(node.domain) ?? 1);
   if (!spec) return `pare does not know ${node.domain ? `${node.domain}.` : ""}${node.opType}`;
-  if (spec.traits?.linear === "recurrent") return "the engine has no float16 kernel for recurrent layers and crashes on some";
+  if (spec.traits?.linear === "recurrent")
+    return "the engine has no float16 kernel for recurrent layers and crashes on some";
   if (spec.traits?.linear === "matmul" && node.inputs.some((input) => input && movesBatch(input)))
     return CRASHING_PRODUCT;
   if (node.outputs[0]?.uses.some((use) => isMatMul(model, use.node)) && node.outputs[0] && movesBatch(node.outputs[0]))
     return CRASHING_PRODUCT;
   if (NO_HALF.has(node.opType)) return `${node.opType} is not defined on float16`;
-  const touchesQuantized = [...node.inputs, ...node.outputs].some((value) => value?.dtype && QUANTIZED.has(value.dtype));
+  const touchesQuantized = [...node.inputs, ...node.outputs].some(
+    (value) => value?.dtype && QUANTIZED.has(value.dtype),
+  );
   if (touchesQuantized && node.opType !== "Cast") return "it works on quantized values";
   const untyped = [...node.inputs, ...node.outputs].some((value) => value && value.dtype === undefined);
   if (untyped && [...node.subgraphs()].length === 0) return "the type of one of its values is not known";

@@ -45,7 +45,7 @@ export async function foldAffine(model: Model): Promise<FoldAffineResult> {
     for (let changed = true; changed; ) {
       changed = false;
       const outputs = outputValues(model);
-      for (const node of [...graph.nodes]) {
+      for (const node of graph.nodes.slice()) {
         const spec = specOf(node, model.opsets.get(node.domain) ?? 1);
         if (!spec?.traits?.linear || node.graph !== graph) continue;
         const output = node.outputs[0];
@@ -116,7 +116,13 @@ function linearOf(model: Model, node: Node): Linear | string {
       const transposed = node.int("transB", 0) === 1;
       const channels = (transposed ? shape[0] : shape[1]) ?? 1;
       const inner = transposed ? size / channels : 1;
-      return { ...base, biasInput: 2, channels, outputAxis: "last", channelOf: (flat) => Math.floor(flat / inner) % channels };
+      return {
+        ...base,
+        biasInput: 2,
+        channels,
+        outputAxis: "last",
+        channelOf: (flat) => Math.floor(flat / inner) % channels,
+      };
     }
     case "matmul": {
       if (shape.length !== 2) return `the weight of ${name} is not a matrix`;
@@ -198,7 +204,8 @@ async function applyAffine(model: Model, graph: Graph, linear: Linear, node: Nod
   if (biasValue) {
     const tensor = constantTensor(model, biasValue);
     const numbers = tensor && (await readNumbers(tensor));
-    if (!numbers || ![1, channels].includes(numbers.length) || (tensor.shape.at(-1) ?? 1) !== numbers.length) return false;
+    if (!numbers || ![1, channels].includes(numbers.length) || (tensor.shape.at(-1) ?? 1) !== numbers.length)
+      return false;
     bias = Float64Array.from({ length: channels }, (_, c) => at(numbers, c, 0));
   }
   const gemm = linear.node.opType === "Gemm";

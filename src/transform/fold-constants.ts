@@ -61,7 +61,7 @@ function foldKnownShapes(model: Model): number {
   let count = 0;
   const outputs = outputValues(model);
   for (const graph of model.graph.allGraphs())
-    for (const node of [...graph.nodes]) {
+    for (const node of graph.nodes.slice()) {
       const output = node.outputs[0];
       const shape = node.inputs[0]?.shape;
       if (node.domain !== "" || !output || !isConcrete(shape) || outputs.has(output)) continue;
@@ -146,7 +146,9 @@ async function evaluate(
     const known = copies.get(value);
     if (known) return known;
     const tensor = constantTensor(model, value);
-    const copy = tensor ? builder.constant(value.name, tensor) : new Value(part.graph.uniqueName(value.name), value.dtype);
+    const copy = tensor
+      ? builder.constant(value.name, tensor)
+      : new Value(part.graph.uniqueName(value.name), value.dtype);
     copies.set(value, copy);
     return copy;
   };
@@ -183,7 +185,10 @@ async function evaluate(
     results = await run(part);
   } catch (error) {
     for (const value of wanted)
-      skipped.set(value.producer?.name || value.name, `the engine could not compute it: ${error instanceof Error ? error.message : String(error)}`);
+      skipped.set(
+        value.producer?.name || value.name,
+        `the engine could not compute it: ${error instanceof Error ? error.message : String(error)}`,
+      );
     return 0;
   }
   const before = graph.nodes.length;
@@ -191,7 +196,10 @@ async function evaluate(
     const tensor = results.get((copies.get(value) as Value).name);
     if (!tensor) continue;
     if (tensor.byteLength > Math.min(LARGEST_RESULT_BYTES, bytesFreed(origins.get(value) ?? new Set()) + growth)) {
-      skipped.set(value.producer?.name || value.name, `the result has ${tensor.byteLength} bytes, more than what it replaces`);
+      skipped.set(
+        value.producer?.name || value.name,
+        `the result has ${tensor.byteLength} bytes, more than what it replaces`,
+      );
       continue;
     }
     value.replaceUses(graph.addInitializer(value.name, tensor));
@@ -203,6 +211,9 @@ async function evaluate(
 /** Removes nodes of one graph whose outputs nobody reads. */
 function removeUnread(graph: Graph, outputs: ReadonlySet<Value>): void {
   for (const node of graph.nodes.toReversed())
-    if ([...node.subgraphs()].length === 0 && node.outputs.every((output) => output.uses.length === 0 && !outputs.has(output)))
+    if (
+      [...node.subgraphs()].length === 0 &&
+      node.outputs.every((output) => output.uses.length === 0 && !outputs.has(output))
+    )
       graph.remove(node);
 }

@@ -123,7 +123,7 @@ async function mergeAmong(graph: Graph, candidates: readonly Value[], groups: Me
     const left = [...alike];
     for (let kept = left.shift(); kept; kept = left.shift()) {
       const merged: string[] = [];
-      for (const other of [...left]) {
+      for (const other of left.slice()) {
         if (!(await sameBytes(kept.tensor as Tensor, other.tensor as Tensor))) continue;
         left.splice(left.indexOf(other), 1);
         other.replaceUses(kept);

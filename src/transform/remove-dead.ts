@@ -31,7 +31,7 @@ export function removeDead(model: Model): RemovedDead {
   };
   sweep(model.graph);
   for (const graph of model.graph.allGraphs())
-    for (const value of [...graph.initializers.values()]) {
+    for (const value of Array.from(graph.initializers.values())) {
       if (value.uses.length > 0 || outputs.has(value) || graph.inputs.includes(value)) continue;
       graph.removeInitializer(value);
       initializers++;

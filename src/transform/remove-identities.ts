@@ -56,7 +56,7 @@ export function removeIdentities(model: Model): RemovedIdentities {
     removed[node.opType] = (removed[node.opType] ?? 0) + 1;
   };
   for (const graph of model.graph.allGraphs()) {
-    for (const node of [...graph.nodes]) {
+    for (const node of graph.nodes.slice()) {
       if (node.graph !== graph) continue;
       if (mergeWithPrevious(graph, node, outputValues(model))) count(node);
       const passed = passedThrough(node, model);
@@ -90,7 +90,8 @@ function bypass(graph: Graph, node: Node, input: Value, outputs: ReadonlySet<Val
   const [output, ...others] = node.outputs;
   if (!output || others.some((other) => other.uses.length > 0 || outputs.has(other))) return false;
   // An outer value or an input cannot take over a public name; replaceValue says so. A subgraph's output must be its own.
-  if (outputs.has(output) && (input.producer?.graph !== graph || outputs.has(input) || !graph.isOutput(output))) return false;
+  if (outputs.has(output) && (input.producer?.graph !== graph || outputs.has(input) || !graph.isOutput(output)))
+    return false;
   if (!graph.replaceValue(output, input)) return false;
   graph.remove(node);
   return true;

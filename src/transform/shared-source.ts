@@ -41,16 +41,16 @@ export class SharedParts {
   }
 
   #source(index: number): TensorSource {
-    const self = this;
     const byteLength = this.#lengths[index] ?? 0;
+    const kept = (): Uint8Array | undefined => this.#kept?.[index];
     return {
       byteLength,
       get resident() {
-        return self.#kept?.[index];
+        return kept();
       },
-      async read(offset = 0, length = byteLength - offset) {
-        const bytes = (await self.#all())[index]?.subarray(offset, offset + length) ?? new Uint8Array(0);
-        if (offset + length >= byteLength) self.#finish(index);
+      read: async (offset = 0, length = byteLength - offset) => {
+        const bytes = (await this.#all())[index]?.subarray(offset, offset + length) ?? new Uint8Array(0);
+        if (offset + length >= byteLength) this.#finish(index);
         return bytes;
       },
     };

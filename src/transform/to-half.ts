@@ -54,8 +54,8 @@ class Conversion {
           input.dtype = "float16";
           input.original = undefined;
         }
-    for (const node of [...graph.nodes]) this.#node(graph, node, outer32);
-    for (const [index, output] of [...graph.outputs].entries()) this.#output(graph, index, output, ioIs32);
+    for (const node of graph.nodes.slice()) this.#node(graph, node, outer32);
+    for (const [index, output] of graph.outputs.slice().entries()) this.#output(graph, index, output, ioIs32);
   }
 
   #node(graph: Graph, node: Node, outer32: boolean): void {
@@ -85,7 +85,8 @@ class Conversion {
   #as(graph: Graph, node: Node, value: Value, wanted: "float32" | "float16"): Value {
     if (value.tensor?.dtype === "float32") {
       const keeps = this.#options.keepsFloat32(value);
-      if (wanted === "float16") return keeps ? this.#cast(graph, node, value, wanted) : this.#halfConstant(value, graph);
+      if (wanted === "float16")
+        return keeps ? this.#cast(graph, node, value, wanted) : this.#halfConstant(value, graph);
       // Weights of an island are stored in half precision too, and widened once at load.
       if (keeps || value.tensor.elements < SMALLEST_STORED) return value;
       return this.#cast(graph, node, this.#halfConstant(value, graph), wanted);

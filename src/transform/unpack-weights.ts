@@ -49,13 +49,14 @@ export function unpackWeight(
   before: Node | undefined,
 ): Value {
   const b = new Builder(graph, { prefix: `${name}.`, before });
-  const cast = (value: Value, to: DType): Value => b.op("Cast", [value], { attributes: { to: dtypeCode(to) }, name: "cast" });
+  const cast = (value: Value, to: DType): Value =>
+    b.op("Cast", [value], { attributes: { to: dtypeCode(to) }, name: "cast" });
   const middle = 2 ** (parts.bits - 1);
   const codes = b.constant("codes", parts.codes);
   let symmetricDone = false;
   let value: Value;
   if (parts.bits < 8 && parts.codes.dtype === "uint8") {
-    const table = codeTable(graph, parts.bits as 2 | 4, parts.zeroPoints ? 0 : middle);
+    const table = cast(codeTable(graph, parts.bits as 2 | 4, parts.zeroPoints ? 0 : middle), "float32");
     symmetricDone = true;
     value = b.op("Gather", [table, cast(codes, "int32")], { name: "pairs" });
     const elements = elementCount(parts.grouped);
@@ -63,7 +64,8 @@ export function unpackWeight(
     if (elements % perByte !== 0) value = firstElements(b, value, elements, opset);
     value = b.op("Reshape", [value, shapeConstant(graph, parts.grouped)], { name: "grouped" });
   } else value = cast(codes, "float32");
-  if (parts.zeroPoints) value = b.op("Sub", [value, cast(b.constant("zero", parts.zeroPoints), "float32")], { name: "sub" });
+  if (parts.zeroPoints)
+    value = b.op("Sub", [value, cast(b.constant("zero", parts.zeroPoints), "float32")], { name: "sub" });
   else if (!symmetricDone) value = b.op("Sub", [value, scalarConstant(graph, middle)], { name: "sub" });
   const scales = b.constant("scales", parts.scales);
   value = b.op("Mul", [value, parts.scales.dtype === "float32" ? scales : cast(scales, "float32")], { name: "mul" });
@@ -79,18 +81,28 @@ export function unpackWeight(
 /** The first elements of what a padded last byte made too long. */
 function firstElements(b: Builder, value: Value, elements: number, opset: number): Value {
   const flat = b.op("Reshape", [value, shapeConstant(b.graph, [-1])], { name: "flat" });
-  if (opset < 10) return b.op("Slice", [flat], { attributes: { axes: [0], starts: [0], ends: [elements] }, name: "first" });
+  if (opset < 10)
+    return b.op("Slice", [flat], { attributes: { axes: [0], starts: [0], ends: [elements] }, name: "first" });
   const ends = sharedConstant(b.graph, `ends_${elements}`, Tensor.int64([elements]));
   return b.op("Slice", [flat, sharedConstant(b.graph, "starts_0", Tensor.int64([0])), ends], { name: "first" });
 }
 
-/** (256, 8/bits) float32: the codes in each byte, low bits first, minus `middle`. One per graph and width. */
+/** (256, 8/bits) int8: the codes in each byte, low bits first, minus `middle`. One per graph and width. */
 function codeTable(graph: Graph, bits: 2 | 4, middle: number): Value {
   const perByte = 8 / bits;
-  const table = new Float32Array(256 * perByte);
+  const table = new Int8Array(256 * perByte);
   for (let byte = 0; byte < 256; byte++)
     for (let i = 0; i < perByte; i++) table[byte * perByte + i] = ((byte >> (bits * i)) & (2 ** bits - 1)) - middle;
-  return sharedConstant(graph, `codes_uint${bits}${middle ? "_centered" : ""}`, Tensor.float32([256, perByte], table));
+  return sharedConstant(
+    graph,
+    `codes_uint${bits}${middle ? "_centered" : ""}`,
+    Tensor.of("int8", [256, perByte], table),
+  );
+}
+
+/** Bytes of the table that a model without packed types needs once. */
+export function codeTableBytes(bits: 2 | 4 | 8, opset: number): number {
+  return hasPackedType(bits, opset) ? 0 : (256 * 8) / bits;
 }
 
 function shapeConstant(graph: Graph, shape: readonly number[]): Value {

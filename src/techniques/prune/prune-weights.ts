@@ -97,8 +97,7 @@ export const pruneWeights: TechniqueFunction = defineTechnique({
         const scores = scored(site, weights);
         if (pattern) return kernels.groupMask(scores, patternLayout(site), pattern[0], pattern[1]);
         const count = scores.length - Math.round(chosen.ratio * scores.length);
-        const { threshold, ties } =
-          thresholds.get(site) ?? (await magnitudeThreshold(kernels, () => [scores], count));
+        const { threshold, ties } = thresholds.get(site) ?? (await magnitudeThreshold(kernels, () => [scores], count));
         return kernels.magnitudeMask(scores, threshold, ties).mask;
       };
       const { tensor } = site;

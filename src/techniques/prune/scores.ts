@@ -2,7 +2,10 @@
 import { Rng } from "../../base/rng.ts";
 
 /** Importance of each element, not negative; the least important go first. */
-export type WeightScore = (weights: Float32Array, context: { readonly name: string; readonly seed: number }) => Float32Array;
+export type WeightScore = (
+  weights: Float32Array,
+  context: { readonly name: string; readonly seed: number },
+) => Float32Array;
 
 /** |w|: the larger, the more important. */
 export const magnitude: WeightScore = (weights) => weights.map(Math.abs);

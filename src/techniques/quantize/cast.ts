@@ -60,8 +60,16 @@ export const cast: TechniqueFunction = defineTechnique({
     const keep = keepOf(chosen.keep, model, context.journal);
     if (chosen.to === "bf16" || chosen.storage) {
       if (chosen.to === "bf16" && !chosen.storage)
-        context.journal.note("bfloat16 is stored and converted to float32 at load: ONNX Runtime has no bfloat16 arithmetic on CPUs.");
-      return storeHalf(model, kernels, chosen.to, (value) => keep.value(value) || value.uses.some((use) => keep.node(use.node)), context);
+        context.journal.note(
+          "bfloat16 is stored and converted to float32 at load: ONNX Runtime has no bfloat16 arithmetic on CPUs.",
+        );
+      return storeHalf(
+        model,
+        kernels,
+        chosen.to,
+        (value) => keep.value(value) || value.uses.some((use) => keep.node(use.node)),
+        context,
+      );
     }
     return computeHalf(model, kernels, chosen.keepIo, keep, context);
   },
@@ -77,10 +85,13 @@ async function storeHalf(
 ): Promise<Model> {
   const { journal } = context;
   if (to === "bf16" && model.opset < 13)
-    throw new PareError("unsupported", "bfloat16 needs opset 13", { found: `opset ${model.opset}`, help: "Use --to fp16" });
+    throw new PareError("unsupported", "bfloat16 needs opset 13", {
+      found: `opset ${model.opset}`,
+      help: "Use --to fp16",
+    });
   const eager = new EagerBudget();
   for (const graph of model.graph.allGraphs())
-    for (const value of [...graph.initializers.values()]) {
+    for (const value of Array.from(graph.initializers.values())) {
       throwIfAborted(context.signal);
       const { tensor } = value;
       if (tensor?.dtype !== "float32" || tensor.elements < SMALLEST_STORED || graph.isOutput(value)) continue;
@@ -90,10 +101,15 @@ async function storeHalf(
         continue;
       }
       const dtype = to === "fp16" ? "float16" : "bfloat16";
-      const parts = new SharedParts([{ dtype, shape: tensor.shape }], async () => [await toHalfBytes(kernels, tensor, to)]);
+      const parts = new SharedParts([{ dtype, shape: tensor.shape }], async () => [
+        await toHalfBytes(kernels, tensor, to),
+      ]);
       await eager.keep(parts, tensor.byteLength);
       const b = new Builder(graph, { prefix: `${value.name}.`, before: graph.nodes[0] });
-      const wide = b.op("Cast", [b.constant(to, parts.tensors[0] as Tensor)], { attributes: { to: 1 }, name: "float32" });
+      const wide = b.op("Cast", [b.constant(to, parts.tensors[0] as Tensor)], {
+        attributes: { to: 1 },
+        name: "float32",
+      });
       wide.dtype = "float32";
       wide.shape = tensor.shape;
       value.replaceUses(wide);
@@ -147,7 +163,10 @@ async function computeHalf(
       addRangeIslands(islands, measured, limit);
     }
   }
-  if (!converted) throw new PareError("verification", "ONNX Runtime refuses too many operators in float16", { help: "Use --storage" });
+  if (!converted)
+    throw new PareError("verification", "ONNX Runtime refuses too many operators in float16", {
+      help: "Use --storage",
+    });
   for (const [node, why] of islands) if (touchesFloat(node)) journal.skip(nameOf(node), `stays float32: ${why}`);
   removeDead(converted);
   return converted;
@@ -178,13 +197,14 @@ async function judgeConstants(
       const { tensor } = value;
       if (tensor?.dtype !== "float32") continue;
       const check = await checkHalf(kernels, tensor, "fp16");
-      const why = keep.value(value) || value.uses.some((use) => keep.node(use.node))
-        ? "kept"
-        : check.overflow > 0 && !(await standsForInfinity(tensor))
-          ? `${check.overflow} elements of ${value.name} overflow float16`
-          : check.underflow > 0 && tensor.elements === 1
-            ? `${value.name} vanishes in float16`
-            : undefined;
+      const why =
+        keep.value(value) || value.uses.some((use) => keep.node(use.node))
+          ? "kept"
+          : check.overflow > 0 && !(await standsForInfinity(tensor))
+            ? `${check.overflow} elements of ${value.name} overflow float16`
+            : check.underflow > 0 && tensor.elements === 1
+              ? `${value.name} vanishes in float16`
+              : undefined;
       if (why === undefined) {
         if (check.overflow > 0) journal.note(`${value.name} stands for infinity: it becomes ±65504.`);
         if (tensor.elements >= SMALLEST_STORED)

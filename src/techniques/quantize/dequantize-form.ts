@@ -47,14 +47,20 @@ export function applyDequantize(
       const codes = Uint8Array.from(bytesOf(result.codes), (code) => code ^ flip);
       const inOrder = plan.transpose ? transposed(codes, channels, first) : codes;
       const scales = plan.transpose ? Float32Array.from(transposed(result.scales, channels, groups)) : result.scales;
-      const zeros = Uint8Array.from(plan.transpose ? transposed(result.zeroPoints, channels, groups) : result.zeroPoints);
+      const zeros = Uint8Array.from(
+        plan.transpose ? transposed(result.zeroPoints, channels, groups) : result.zeroPoints,
+      );
       const pack = (list: Uint8Array): Uint8Array => (bits === 8 ? list : packBits(list, bits));
       return [pack(inOrder), scaleBytes(kernels, scales, options.scaleType), ...(symmetric ? [] : [pack(zeros)])];
     },
   );
   const [codes, scales, zeroPoints] = parts.tensors as [Codes["codes"], Codes["scales"], Codes["zeroPoints"]];
   const b = new Builder(graph, { prefix: `${value.name}.`, before: graph.nodes[0] });
-  const inputs = [b.constant("codes", codes), b.constant("scales", scales), zeroPoints && b.constant("zero", zeroPoints)];
+  const inputs = [
+    b.constant("codes", codes),
+    b.constant("scales", scales),
+    zeroPoints && b.constant("zero", zeroPoints),
+  ];
   const axis = groups === 1 ? (plan.transpose ? 1 : 0) : plan.transpose ? 0 : 1;
   const dense = b.op("DequantizeLinear", inputs, {
     attributes: { axis, block_size: groups === 1 ? undefined : plan.group },

@@ -44,7 +44,8 @@ export async function measureIslands(model: Model, context: Context): Promise<Ra
         return {
           add({ data }) {
             if (!(data instanceof Float32Array)) return;
-            for (const element of data) if (Math.abs(element) > most && Number.isFinite(element)) most = Math.abs(element);
+            for (const element of data)
+              if (Math.abs(element) > most && Number.isFinite(element)) most = Math.abs(element);
           },
           result: () => most,
         };
@@ -100,7 +101,8 @@ export async function probe(original: Model, converted: Model, context: Context)
 }
 
 function isFiniteArray(data: unknown): boolean {
-  if (!(data instanceof Float32Array)) return !(data instanceof Uint16Array) || data.every((bits) => (bits & 0x7c00) !== 0x7c00);
+  if (!(data instanceof Float32Array))
+    return !(data instanceof Uint16Array) || data.every((bits) => (bits & 0x7c00) !== 0x7c00);
   return data.every((element) => Number.isFinite(element));
 }
 

@@ -59,11 +59,16 @@ export async function quantizeLinear(
   });
   let bytesAfter = codes.length + scales.length * 4;
   if (biases && bias) {
-    const biasScales = Float32Array.from({ length: channels }, (_, c) => inputScale * (scales[options.perChannel ? c : 0] ?? 1));
+    const biasScales = Float32Array.from(
+      { length: channels },
+      (_, c) => inputScale * (scales[options.perChannel ? c : 0] ?? 1),
+    );
     const integers = Int32Array.from(biases, (b, c) => Math.round(b / (biasScales[c] ?? 1)));
     dequantizeInput(graph, node, 2, {
       codes: Tensor.of("int32", [channels], integers),
-      scales: options.perChannel ? Tensor.float32([channels], biasScales) : Tensor.float32([], biasScales.subarray(0, 1)),
+      scales: options.perChannel
+        ? Tensor.float32([channels], biasScales)
+        : Tensor.float32([], biasScales.subarray(0, 1)),
       axis: options.perChannel ? 0 : undefined,
       name: bias.name,
     });

@@ -104,7 +104,8 @@ function needsOutputGrid(model: Model, node: Node, result: Value, nodes: Readonl
 /** Float inputs that are computed or fed, not constant. */
 export function activations(model: Model, node: Node): Value[] {
   return node.inputs.filter(
-    (input): input is Value => input !== undefined && input.dtype === "float32" && constantTensor(model, input) === undefined,
+    (input): input is Value =>
+      input !== undefined && input.dtype === "float32" && constantTensor(model, input) === undefined,
   );
 }
 
@@ -131,7 +132,8 @@ function linearOf(model: Model, node: Node): LinearNode | string {
   if (node.domain !== "") return `the engine has no int8 form of ${node.domain}.${node.opType}`;
   if (!weight || !value || !tensor) return "its weight is computed, not constant";
   if (tensor.dtype !== "float32") return `its weight is ${tensor.dtype}`;
-  if (node.inputs[0]?.dtype !== "float32" || constantTensor(model, node.inputs[0])) return "its input is not a float activation";
+  if (node.inputs[0]?.dtype !== "float32" || constantTensor(model, node.inputs[0]))
+    return "its input is not a float activation";
   if (spec.traits?.linear === "gemm") {
     if (node.float("alpha", 1) !== 1 || node.float("beta", 1) !== 1 || node.int("transA", 0) !== 0)
       return "its Gemm scales or transposes";

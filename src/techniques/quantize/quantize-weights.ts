@@ -15,8 +15,10 @@ import { z } from "zod";
 import { throwIfAborted } from "../../base/error.ts";
 import { formatShape } from "../../base/shape.ts";
 import { loadKernels } from "../../kernels/kernels.ts";
+import type { Model } from "../../ir/model.ts";
+import { codeTableBytes } from "../../transform/unpack-weights.ts";
 import { removeDead } from "../../transform/remove-dead.ts";
-import { weightSites } from "../../transform/weight-sites.ts";
+import { type WeightSite, weightSites } from "../../transform/weight-sites.ts";
 import { EagerBudget } from "../eager.ts";
 import { keepOf, keepOption } from "../keep-option.ts";
 import { prepareConstants } from "../prepare.ts";
@@ -25,7 +27,7 @@ import { type TechniqueFunction, defineTechnique } from "../technique.ts";
 import { type Plan, type PlanOptions, applyPlan, bytesOfPlan, planOf } from "./weight-forms.ts";
 
 /** Bytes that the extra nodes and names of one weight take in the file: below this, nothing is won. */
-const NODE_BYTES = 256;
+const NODE_BYTES = 400;
 
 export const quantizeWeights: TechniqueFunction = defineTechnique({
   name: "quantize-weights",
@@ -56,11 +58,15 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
     form: z
       .enum(["auto", "folded", "dequantize"])
       .default("auto")
-      .describe("auto: packed kernels for matrix products and tables, the rest unpacked at load; folded: all unpacked at load; dequantize: DequantizeLinear, slow at run time"),
+      .describe(
+        "auto: packed kernels for matrix products and tables, the rest unpacked at load; folded: all unpacked at load; dequantize: DequantizeLinear, slow at run time",
+      ),
     compute: z
       .enum(["int8", "fp32"])
       .default("int8")
-      .describe("arithmetic of packed matrix products: int8 rounds activations block by block and is fast; fp32 does not round")
+      .describe(
+        "arithmetic of packed matrix products: int8 rounds activations block by block and is fast; fp32 does not round",
+      )
       .meta({ search: choices("int8", "fp32") }),
     scales: z.enum(["float32", "float16"]).default("float32").describe("how scales are stored"),
     minElements: z.number().int().min(1).default(256).describe("smaller weights are left alone"),
@@ -82,6 +88,8 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
     };
     const eager = new EagerBudget();
     const sites = weightSites(model);
+    const tableBytes = codeTableBytes(options.bits, model.opset);
+    const worthTable = foldedSaving(model, sites, plan) > tableBytes;
     for (const [index, site] of sites.entries()) {
       throwIfAborted(context.signal);
       const { value, tensor, uses } = site;
@@ -107,7 +115,17 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
       }
       const bytesAfter = bytesOfPlan(chosen, tensor, plan);
       if (bytesAfter + NODE_BYTES >= tensor.byteLength) {
-        journal.skip(label, `would not shrink: ${tensor.byteLength} bytes would become ${bytesAfter} and the nodes that unpack them`);
+        journal.skip(
+          label,
+          `would not shrink: ${tensor.byteLength} bytes would become ${bytesAfter} and the nodes that unpack them`,
+        );
+        continue;
+      }
+      if (chosen.kind === "folded" && !worthTable) {
+        journal.skip(
+          label,
+          `the table that unpacks ${options.bits}-bit codes at opset ${model.opset} has ${tableBytes} bytes, more than is won`,
+        );
         continue;
       }
       const { dtype, shape, byteLength } = tensor;
@@ -130,6 +148,17 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
     return model;
   },
 });
+
+/** Bytes won by all weights that would be unpacked at load. */
+function foldedSaving(model: Model, sites: readonly WeightSite[], options: PlanOptions): number {
+  let saving = 0;
+  for (const site of sites) {
+    const plan = planOf(model, site, options);
+    if (typeof plan === "string" || plan.kind !== "folded") continue;
+    saving += Math.max(0, site.tensor.byteLength - bytesOfPlan(plan, site.tensor, options) - NODE_BYTES);
+  }
+  return saving;
+}
 
 function describe(plan: Plan, options: PlanOptions): string {
   const kind = options.symmetric ? "symmetric" : "asymmetric";

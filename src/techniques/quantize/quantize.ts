@@ -38,12 +38,20 @@ const PER_CHANNEL_OPSET = 13;
 
 const options = z.object({
   to: z.enum(["int8"]).default("int8").describe("width of the integers"),
-  samples: z.number().int().min(1).default(256).describe("calibration samples").meta({ search: range(32, 512, { log: true, integer: true }) }),
+  samples: z
+    .number()
+    .int()
+    .min(1)
+    .default(256)
+    .describe("calibration samples")
+    .meta({ search: range(32, 512, { log: true, integer: true }) }),
   batch: z.number().int().min(1).default(16).describe("samples per calibration run: memory grows with it"),
   calibration: z
     .enum(["min-max", "average", "percentile", "mse"])
     .default("percentile")
-    .describe("range of an activation: everything seen, the mean of each batch's ends, a share of the values, or the least squared error")
+    .describe(
+      "range of an activation: everything seen, the mean of each batch's ends, a share of the values, or the least squared error",
+    )
     .meta({ search: choices("min-max", "percentile", "mse") }),
   percentile: z
     .number()
@@ -56,8 +64,14 @@ const options = z.object({
   symmetric: z.boolean().default(false).describe("activation ranges symmetric around zero, zero point in the middle"),
   perChannel: z.boolean().default(true).describe("one weight scale per output channel instead of one per weight"),
   method: z.enum(["range", "mse"]).default("mse").describe("weight scales: cover the range, or least squared error"),
-  reduceRange: z.boolean().default(false).describe("7-bit weights: for CPUs without integer dot products, whose 16-bit sums overflow"),
-  operators: z.array(z.string()).default([]).describe("operator types to quantize; default: all that the engine runs on int8"),
+  reduceRange: z
+    .boolean()
+    .default(false)
+    .describe("7-bit weights: for CPUs without integer dot products, whose 16-bit sums overflow"),
+  operators: z
+    .array(z.string())
+    .default([])
+    .describe("operator types to quantize; default: all that the engine runs on int8"),
   fold: z.boolean().default(true).describe("fold BatchNorm first; without it normalization stays in floating point"),
   keep: keepOption,
 });
@@ -74,12 +88,14 @@ export const quantize: TechniqueFunction = defineTechnique({
     const kernels = await loadKernels();
     const keep = keepOf(chosen.keep, model, journal);
     const plan = planQdq(model, {
-      isKept: (node) => keep.node(node) || node.inputs.some((input) => input?.tensor !== undefined && keep.value(input)),
+      isKept: (node) =>
+        keep.node(node) || node.inputs.some((input) => input?.tensor !== undefined && keep.value(input)),
       operators: chosen.operators.length > 0 ? new Set(chosen.operators) : undefined,
     });
     for (const { what, why } of plan.skipped) journal.skip(what, why);
     for (const inner of model.graph.nodes)
-      if ([...inner.subgraphs()].length > 0) journal.skip(nameOf(inner), "operators inside subgraphs are not calibrated");
+      if ([...inner.subgraphs()].length > 0)
+        journal.skip(nameOf(inner), "operators inside subgraphs are not calibrated");
     if (plan.linear.length === 0) return model;
     const ranges = await measure(model, plan, kernels, chosen, context);
     const grids = gridsOf(plan, ranges, chosen);
@@ -110,13 +126,16 @@ async function prepare(model: Model, fold: boolean, context: Context): Promise<v
   prepareConstants(model, context.journal);
   if (model.opset < PER_CHANNEL_OPSET) {
     const changes = convertOpset(model, PER_CHANNEL_OPSET);
-    context.journal.note(`Raised to opset ${PER_CHANNEL_OPSET} for scales per channel (${changes.length} operators rewritten).`);
+    context.journal.note(
+      `Raised to opset ${PER_CHANNEL_OPSET} for scales per channel (${changes.length} operators rewritten).`,
+    );
     prepareConstants(model, context.journal);
   }
   if (!fold) return;
   removeIdentities(model);
   const { folded, skipped } = await foldAffine(model);
-  if (folded.length > 0) context.journal.note(`${folded.length} normalizations, scales and shifts folded into layers first.`);
+  if (folded.length > 0)
+    context.journal.note(`${folded.length} normalizations, scales and shifts folded into layers first.`);
   for (const { what, why } of skipped) context.journal.skip(what, why);
   removeDead(model);
   inferShapes(model);
@@ -173,12 +192,7 @@ function gridsOf(plan: QdqPlan, ranges: ReadonlyMap<Value, Range>, chosen: z.out
   return grids;
 }
 
-function insertGrids(
-  model: Model,
-  plan: QdqPlan,
-  grids: ReadonlyMap<Value, Grid>,
-  dtype: "uint8" | "int8",
-): void {
+function insertGrids(model: Model, plan: QdqPlan, grids: ReadonlyMap<Value, Grid>, dtype: "uint8" | "int8"): void {
   // Behind an int8 operator, or the clamp that it absorbs, nobody may read the float any more.
   for (const [value, grid] of grids)
     quantizeActivation(model.graph, value, { dtype, ...grid }, plan.nodes, plan.results.has(value));

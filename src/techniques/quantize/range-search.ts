@@ -86,6 +86,9 @@ export interface Grid {
   readonly highest: number;
 }
 
+/** Smallest normal float32. */
+const SMALLEST_SCALE = 2 ** -126;
+
 /**
  * s = (h − l)/(highest − lowest), z = round(lowest − l/s); symmetric: s = max(|l|, |h|)/highest', z in the middle.
  * Zero is always exactly representable, so that padding and rectifiers stay exact.
@@ -94,7 +97,9 @@ export function gridOf(range: Range, type: "uint8" | "int8", symmetric: boolean)
   const [lowest, highest] = type === "uint8" ? [0, 255] : [-128, 127];
   const low = Math.min(0, range.low);
   const high = Math.max(0, range.high);
-  if (high - low === 0 || !Number.isFinite(high - low)) return { scale: 1, zeroPoint: symmetric ? (lowest + highest + 1) / 2 : lowest, lowest, highest };
+  // Nothing was seen, or nothing that a normal float32 scale can resolve.
+  if (!((high - low) / 256 >= SMALLEST_SCALE) || !Number.isFinite(high - low))
+    return { scale: 1, zeroPoint: symmetric ? (lowest + highest + 1) / 2 : lowest, lowest, highest };
   if (symmetric && low < 0)
     return { scale: Math.fround(Math.max(-low, high) / 127), zeroPoint: (lowest + highest + 1) / 2, lowest, highest };
   const scale = Math.fround((high - low) / (highest - lowest));

@@ -69,7 +69,11 @@ export function blockCodes(
       const result = quantizer.finish();
       error.value = relativeError(result);
       const codes = layout.trim ? trimmed(result, cols) : result.codes;
-      return [codes, scaleBytes(kernels, result.scales, options.scaleType), ...(result.zeroPoints ? [result.zeroPoints] : [])];
+      return [
+        codes,
+        scaleBytes(kernels, result.scales, options.scaleType),
+        ...(result.zeroPoints ? [result.zeroPoints] : []),
+      ];
     },
   );
   return { ...named(parts), error, keep: () => parts.keep() };
@@ -90,7 +94,13 @@ export function rowCodes(
   },
 ): Codes {
   const { bits, symmetric } = options;
-  const spec: ChannelSpec = { low: 0, high: 2 ** bits - 1, symmetric, scale: options.scale, scaleType: options.scaleType };
+  const spec: ChannelSpec = {
+    low: 0,
+    high: 2 ** bits - 1,
+    symmetric,
+    scale: options.scale,
+    scaleType: options.scaleType,
+  };
   const error: { value: number | undefined } = { value: undefined };
   const parts = new SharedParts(
     [
@@ -101,7 +111,11 @@ export function rowCodes(
     async () => {
       const stored = toFloat32(tensor.dtype, await tensor.bytes());
       const weights = layout.transpose ? kernels.transpose(stored, ...layout.transpose) : stored;
-      const result = kernels.quantizeChannels(weights, { outer: 1, channels: rows, inner: weights.length / rows }, spec);
+      const result = kernels.quantizeChannels(
+        weights,
+        { outer: 1, channels: rows, inner: weights.length / rows },
+        spec,
+      );
       error.value = relativeError(result);
       const codes = bits === 8 ? bytesOf(result.codes) : packBits(result.codes, bits);
       const zeroPoints = symmetric ? [] : [Uint8Array.from(result.zeroPoints)];

@@ -50,7 +50,11 @@ export function planOf(model: Model, site: WeightSite, options: PlanOptions): Pl
     const orientations = new Set(uses.map((use) => isStoredByColumns(use)));
     const transpose = orientations.has(true);
     const length = (transpose ? shape[0] : shape[1]) ?? 1;
-    const block = blockFor(options.block, length, uses.some((use) => use.spec.traits?.lookup));
+    const block = blockFor(
+      options.block,
+      length,
+      uses.some((use) => use.spec.traits?.lookup),
+    );
     if (orientations.size === 1 && block !== undefined) return { kind: "packed", transpose, block };
   }
   return { kind: "folded", ...rowsOf(site, options) };
@@ -217,9 +221,13 @@ function applyPacked(
     // A table's codes have no block axis; the engine folds this Reshape at load.
     const b = new Builder(node.graph ?? graph, { prefix: `${stem}.`, before: node });
     const matrix = table
-      ? b.op("Reshape", [packed, sharedConstant(graph, `shape_${n}x${blocks}x${blob}`, Tensor.int64([n, blocks, blob]))], {
-          name: "blocks",
-        })
+      ? b.op(
+          "Reshape",
+          [packed, sharedConstant(graph, `shape_${n}x${blocks}x${blob}`, Tensor.int64([n, blocks, blob]))],
+          {
+            name: "blocks",
+          },
+        )
       : packed;
     const attributes = { bits, block_size: block, K: k, N: n, accuracy_level: options.compute === "int8" ? 4 : 0 };
     const { bias, addend } = biasOf(model, use, n);

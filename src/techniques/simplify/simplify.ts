@@ -37,7 +37,12 @@ export const simplify: TechniqueFunction = defineTechnique({
     batchNorm: z.boolean().default(true).describe("fold BatchNorm, scales and shifts into the layer before them"),
     identities: z.boolean().default(true).describe("remove operators that change nothing"),
     duplicates: z.boolean().default(true).describe("merge equal operators and equal constants"),
-    growthBytes: z.number().int().min(0).default(1024).describe("a folded constant may be so much larger than what it replaces"),
+    growthBytes: z
+      .number()
+      .int()
+      .min(0)
+      .default(1024)
+      .describe("a folded constant may be so much larger than what it replaces"),
   }),
   async run(model, options, context) {
     const { journal } = context;
@@ -69,7 +74,8 @@ export const simplify: TechniqueFunction = defineTechnique({
         if (merged > 0) journal.change({ what: "operators", how: `${merged} equal operators merged` });
       }
       const dead = removeDead(model);
-      if (dead.nodes > 0) journal.change({ what: "operators", how: `${dead.nodes} without effect on an output removed` });
+      if (dead.nodes > 0)
+        journal.change({ what: "operators", how: `${dead.nodes} without effect on an output removed` });
       if (dead.initializers > 0)
         journal.change({
           what: "constants",
@@ -91,9 +97,15 @@ export const simplify: TechniqueFunction = defineTechnique({
 async function mergeConstants(model: Model, journal: Journal, notes: boolean): Promise<void> {
   const { groups, transposed } = await mergeDuplicateConstants(model);
   for (const { kept, merged, bytes } of groups)
-    journal.change({ what: kept, how: `equal to ${merged.join(", ")}: stored once`, bytesBefore: bytes, bytesAfter: 0 });
+    journal.change({
+      what: kept,
+      how: `equal to ${merged.join(", ")}: stored once`,
+      bytesBefore: bytes,
+      bytesAfter: 0,
+    });
   if (notes)
-    for (const [left, right] of transposed) journal.note(`${left} is the transpose of ${right}: they are tied but stored twice.`);
+    for (const [left, right] of transposed)
+      journal.note(`${left} is the transpose of ${right}: they are tied but stored twice.`);
 }
 
 function countNodes(model: Model): number {

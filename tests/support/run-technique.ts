@@ -1,0 +1,27 @@
+/** Runs one technique on a copy of a model, as the pipeline would. */
+import type { Dataset } from "../../src/data/dataset.ts";
+import { cloneModel } from "../../src/ir/clone.ts";
+import type { Model } from "../../src/ir/model.ts";
+import { Journal } from "../../src/techniques/journal.ts";
+import type { Technique } from "../../src/techniques/technique.ts";
+
+export async function runTechnique(
+  technique: Technique,
+  original: Model,
+  options: Readonly<Record<string, unknown>> = {},
+  data?: Dataset,
+): Promise<{ model: Model; journal: Journal }> {
+  const journal = new Journal();
+  const model = await technique.run(cloneModel(original), technique.options.parse(options), {
+    data,
+    evaluation: undefined,
+    original,
+    seed: 1,
+    provider: "cpu",
+    threads: 1,
+    signal: undefined,
+    journal,
+    onProgress() {},
+  });
+  return { model, journal };
+}
