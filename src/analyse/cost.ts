@@ -192,7 +192,7 @@ function layerCost(node: Node, spec: OpSpec | undefined, opset: number, state: W
   const outputs = node.outputs.map(shapeOf);
   if (spec.traits?.linear && (!inputs[0] || !outputs.some((output) => output !== undefined))) return undefined;
   const { macs, flops = 0 } = spec.cost({ node, inputs, outputs });
-  const weights = layerWeights(node, opset);
+  const weights = layerWeights(node, opset, (value) => types.get(value)?.shape);
   const kernel = weights.find(({ weight }) => weight.role === "kernel" || weight.role === "table") ?? weights[0];
   const weightBytes = storedBytes(weights);
   const weightBits = kernel?.bits ?? 32;

@@ -1,5 +1,6 @@
 /** The learned inputs of one layer: which stored tensors feed them, through dequantization and the like, and in how many bits. */
 import { type DType, dtypeBits, isFloat } from "../base/dtype.ts";
+import { type Dim, elementCount, isConcrete } from "../base/shape.ts";
 import type { Node, Value } from "../ir/graph.ts";
 import type { Tensor } from "../ir/tensor.ts";
 import { specOf } from "../ops/registry.ts";
@@ -9,6 +10,8 @@ export interface Stored {
   /** The initializer or the output of the Constant node. */
   readonly value: Value | undefined;
   readonly tensor: Tensor;
+  /** True for a codebook: numbers that codes stand for, not the codes themselves. */
+  readonly isCodebook?: boolean;
 }
 
 /** One learned input of one node. */
@@ -43,13 +46,20 @@ function storedBehind(value: Value | undefined, opset: number, depth = 0): Store
   const spec = node && specOf(node, opset);
   if (!spec || depth > MAX_CHAIN || spec.traits?.impure) return undefined;
   const behind: Stored[] = [];
-  for (const input of node.inputs) {
+  for (const [index, input] of node.inputs.entries()) {
     if (!input) continue;
     const found = storedBehind(input, opset, depth + 1);
     if (!found) return undefined;
-    behind.push(...found);
+    const isCodebook = spec.traits?.lookup === true && index === 0;
+    behind.push(...found.map((part) => (isCodebook ? { ...part, isCodebook } : part)));
   }
-  return behind.length > 0 ? behind.sort((a, b) => b.tensor.elements - a.tensor.elements) : undefined;
+  const rank = (part: Stored): number => (part.isCodebook ? 0 : part.tensor.elements);
+  return behind.length > 0 ? behind.sort((a, b) => rank(b) - rank(a)) : undefined;
+}
+
+/** True if the node depends on stored tensors alone: it unpacks a weight when the model is loaded, and is no layer. */
+export function isUnpacking(node: Node, opset: number): boolean {
+  return node.opType !== "Constant" && storedBehind(node.outputs[0], opset) !== undefined;
 }
 
 /** Elements of a packed kernel: N·K and the bits that hold each. */
@@ -58,8 +68,15 @@ function packedKernel(node: Node): { elements: number; bits: number } | undefine
   return n !== undefined && k !== undefined ? { elements: n * k, bits: node.int("bits", 4) } : undefined;
 }
 
-/** The learned inputs of a node, with the tensors that hold them. Inputs that are computed are left out. */
-export function layerWeights(node: Node, opset: number): readonly LayerWeight[] {
+/**
+ * The learned inputs of a node, with the tensors that hold them. Inputs that are computed are left out. `shapeOf` tells the
+ * shapes of values that are unpacked: without it a byte that holds several codes counts as one element.
+ */
+export function layerWeights(
+  node: Node,
+  opset: number,
+  shapeOf: (value: Value) => readonly Dim[] | undefined = (value) => value.shape,
+): readonly LayerWeight[] {
   const weights = specOf(node, opset)?.weights ?? [];
   return (typeof weights === "function" ? weights(node) : weights).flatMap((weight): LayerWeight[] => {
     const stored = storedBehind(node.inputs[weight.input], opset);
@@ -73,9 +90,23 @@ export function layerWeights(node: Node, opset: number): readonly LayerWeight[] 
     }
     const tied = weight.role === "kernel" ? companions(node, weight.input) : [];
     return [
-      { weight, stored: [...stored, ...tied], elements: first.tensor.elements, bits: dtypeBits(first.tensor.dtype) },
+      { weight, stored: [...stored, ...tied], ...unpackedSize(node.inputs[weight.input], first.tensor, shapeOf) },
     ];
   });
+}
+
+/** Elements of a weight as the layer sees it, and the bits that hold each: bytes of codes unpack to more elements than they are. */
+function unpackedSize(
+  value: Value | undefined,
+  codes: Tensor,
+  shapeOf: (value: Value) => readonly Dim[] | undefined,
+): { elements: number; bits: number } {
+  const shape = value && shapeOf(value);
+  if (storedTensor(value) !== undefined || codes.dtype !== "uint8" || !isConcrete(shape))
+    return { elements: codes.elements, bits: dtypeBits(codes.dtype) };
+  const elements = elementCount(shape);
+  const perByte = [1, 2, 4, 8].find((count) => codes.elements * count >= elements) ?? 1;
+  return { elements, bits: 8 / perByte };
 }
 
 /** A packed table of codes: 8 / bits elements in each byte. */

@@ -1,11 +1,13 @@
 /** Parameters of a model and how many of them are not zero, in whatever form they are stored. */
 import { type DType, isFloat } from "../base/dtype.ts";
-import { layerWeights, storedTensor } from "./layer-weights.ts";
+import { isUnpacking, layerWeights, storedTensor } from "./layer-weights.ts";
 import { unpackUnsigned } from "../base/packed.ts";
 import { elementCount } from "../base/shape.ts";
 import type { Node, Value } from "../ir/graph.ts";
 import type { Model } from "../ir/model.ts";
 import type { Tensor } from "../ir/tensor.ts";
+import { inferTypes } from "./shapes.ts";
+import { unpackedWeight } from "./unpacked-weight.ts";
 import { storedCodes, storedZeros } from "./zeros.ts";
 
 /** How one stored tensor counts. */
@@ -36,24 +38,31 @@ const ZERO_POINTS: Readonly<Record<string, Readonly<Record<number, number>>>> = 
  */
 export function parameterTensors(model: Model): ParameterTensor[] {
   const found = new Map<Tensor, ParameterTensor>();
+  const { types } = inferTypes(model);
   const graphs = [...model.graph.allGraphs(), ...model.functions.flatMap(({ body }) => [...body.allGraphs()])];
   for (const graph of graphs)
-    for (const node of graph.nodes)
-      for (const { weight, stored, elements } of layerWeights(node, model.opsets.get(node.domain) ?? 1)) {
+    for (const node of graph.nodes) {
+      if (isUnpacking(node, model.opsets.get(node.domain) ?? 1)) continue;
+      for (const { weight, stored, elements } of layerWeights(
+        node,
+        model.opsets.get(node.domain) ?? 1,
+        (value) => types.get(value)?.shape,
+      )) {
         const [codes] = stored;
         if (!codes || weight.role === "statistic" || found.has(codes.tensor)) continue;
         found.set(codes.tensor, {
           name: codes.value?.name ?? node.name,
           tensor: codes.tensor,
           parameters: elements,
-          zeros: () => zerosOf(codes.value, codes.tensor),
+          zeros: () => zerosOf(codes.value, codes.tensor, node.inputs[weight.input]),
         });
       }
+    }
   return [...found.values()];
 }
 
-/** Zeros of a stored tensor in the sense of the operators that read it. */
-function zerosOf(value: Value | undefined, tensor: Tensor): Promise<number> {
+/** Zeros of a stored tensor in the sense of the operators that read it; `weight` is what the layer sees. */
+async function zerosOf(value: Value | undefined, tensor: Tensor, weight: Value | undefined): Promise<number> {
   for (const { node, index } of value?.uses ?? []) {
     const packed = packedZerosOf(node, index, tensor);
     if (packed) return packed;
@@ -62,6 +71,8 @@ function zerosOf(value: Value | undefined, tensor: Tensor): Promise<number> {
     const codebook = codebookOf(node, index, tensor);
     if (codebook) return zerosThroughCodebook(tensor, codebook);
   }
+  const unpacked = value === weight ? undefined : await unpackedWeight(weight);
+  if (unpacked) return unpacked.reduce((zeros, element) => (element === 0 ? zeros + 1 : zeros), 0);
   return storedZeros(tensor);
 }
 
