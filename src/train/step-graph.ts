@@ -100,13 +100,16 @@ export function buildStepGraph(model: Model, options: StepOptions): StepGraph {
     });
   const lastDim = prediction.shape?.at(-1);
   const labels = labelInput(b, prediction, batch, options.loss ?? "cross-entropy");
-  let loss = lossOf(site, prediction, labels, options);
   let teacher: Value | undefined;
+  let distance: Value | undefined;
   if (options.teacher) {
     teacher = b.input("teacher_logits", "float32", prediction.shape);
-    const distance = distillation(site, prediction, teacher, options.teacher.temperature);
-    loss = mixed(site, loss, distance, options.teacher.share);
+    distance = distillation(site, logitsOf(prediction), teacher, options.teacher.temperature);
   }
+  // A teacher with the whole share needs no labels.
+  const alone = options.teacher?.share === 1 ? distance : undefined;
+  const own = alone ?? lossOf(site, prediction, labels, options);
+  const loss = distance && !alone ? mixed(site, own, distance, options.teacher?.share ?? 0) : own;
   [loss.dtype, loss.shape] = ["float32", []];
   graph.outputs.splice(0, graph.outputs.length);
   b.output(loss, "loss");

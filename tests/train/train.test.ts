@@ -73,8 +73,8 @@ describe("learning", () => {
     const teacher = mlp();
     await train(teacher, clouds(), { ...quick, epochs: 8 });
     const student = mlp(2);
-    const wrong = clouds({ label: () => 0 });
-    await train(student, wrong, { ...quick, epochs: 12, teacher: { model: teacher, share: 1, temperature: 2 } });
+    const unlabelled = { ...clouds(), labels: undefined };
+    await train(student, unlabelled, { ...quick, epochs: 12, teacher: { model: teacher, share: 1, temperature: 2 } });
     const scores = await train(student, clouds(), { ...quick, epochs: 1, learningRate: 1e-12, validation: clouds() });
     expect(scores.best.metrics["accuracy"]).toBeGreaterThan(0.9);
   });
