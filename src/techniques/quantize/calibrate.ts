@@ -9,56 +9,64 @@ import { type Histogram, type Range, leastErrorRange, percentileRange } from "./
 
 export type Calibration = "min-max" | "average" | "percentile" | "mse";
 
-export interface CalibrateOptions extends SessionOptions {
-  readonly calibration: Calibration;
-  /** Share of the samples inside the range for "percentile", in percent. */
-  readonly percentile: number;
+/** What is known of one value: its ends, the mean ends of the batches, and the histogram if there was a second pass. */
+export interface Observed {
+  readonly ends: Range;
+  readonly averageEnds: Range;
+  readonly histogram: Histogram | undefined;
+}
+
+export interface ObserveOptions extends SessionOptions {
+  /** Fill histograms in a second pass over the same samples. */
+  readonly histograms: boolean;
   readonly onBatch?: (pass: 1 | 2, batch: number) => void;
 }
 
 /** Resolution of the histograms: 1/8 of an 8-bit step over the full range. */
 const BINS = 2048;
 
-/**
- * Ranges of values by name. "min-max" covers everything seen, "average" the mean of each batch's ends; "percentile" and
- * "mse" look at histograms, which a second pass over the same samples fills between the first pass's ends.
- */
-export async function calibrate(
+/** Statistics of values by name: their ends in a first pass, histograms between them in a second. */
+export async function observe(
   model: Model,
   names: readonly string[],
   stream: FeedStream,
   kernels: Kernels,
-  options: CalibrateOptions,
-): Promise<Map<string, Range>> {
+  options: ObserveOptions,
+): Promise<Map<string, Observed>> {
   const { tap } = await engine();
-  const { calibration, percentile, onBatch, ...session } = options;
+  const { histograms: wanted, onBatch, ...session } = options;
   const tapped = (pass: 1 | 2): object => ({
     ...session,
     ...(onBatch ? { onBatch: ({ batch }: { batch: number }) => onBatch(pass, batch) } : {}),
   });
-  const ends = await tap(model, names, stream, () => endsReducer(kernels, calibration === "average"), tapped(1));
-  if (calibration === "min-max" || calibration === "average") return ends;
-  const histograms = await tap(
-    model,
-    names,
-    stream,
-    (name) => histogramReducer(kernels, ends.get(name) ?? { low: 0, high: 0 }),
-    tapped(2),
-  );
-  const ranges = new Map<string, Range>();
-  for (const [name, histogram] of histograms)
-    ranges.set(
+  const ends = await tap(model, names, stream, () => endsReducer(kernels), tapped(1));
+  const nothing = { low: 0, high: 0 };
+  const histograms = wanted
+    ? await tap(model, names, stream, (name) => histogramReducer(kernels, ends.get(name)?.ends ?? nothing), tapped(2))
+    : new Map<string, Histogram>();
+  return new Map(
+    names.map((name) => [
       name,
-      histogram.high <= histogram.low
-        ? { low: histogram.low, high: histogram.high }
-        : calibration === "percentile"
-          ? percentileRange(histogram, percentile / 100)
-          : leastErrorRange(histogram),
-    );
-  return ranges;
+      { ...(ends.get(name) ?? { ends: nothing, averageEnds: nothing }), histogram: histograms.get(name) },
+    ]),
+  );
 }
 
-function endsReducer(kernels: Kernels, average: boolean): { add(array: NdArray): void; result(): Range } {
+/** "min-max" covers everything seen, "average" the mean of each batch's ends; the others look at the histogram. */
+export function rangeOf(
+  { ends, averageEnds, histogram }: Observed,
+  calibration: Calibration,
+  percentile: number,
+): Range {
+  if (calibration === "average") return averageEnds;
+  if (calibration === "min-max" || !histogram || histogram.high <= histogram.low) return ends;
+  return calibration === "percentile" ? percentileRange(histogram, percentile / 100) : leastErrorRange(histogram);
+}
+
+function endsReducer(kernels: Kernels): {
+  add(array: NdArray): void;
+  result(): Pick<Observed, "ends" | "averageEnds">;
+} {
   let low = Number.POSITIVE_INFINITY;
   let high = Number.NEGATIVE_INFINITY;
   let lows = 0;
@@ -74,8 +82,11 @@ function endsReducer(kernels: Kernels, average: boolean): { add(array: NdArray):
       highs += max;
       batches++;
     },
-    result: () =>
-      batches === 0 ? { low: 0, high: 0 } : average ? { low: lows / batches, high: highs / batches } : { low, high },
+    result() {
+      const ends = batches === 0 ? { low: 0, high: 0 } : { low, high };
+      const averageEnds = batches === 0 ? ends : { low: lows / batches, high: highs / batches };
+      return { ends, averageEnds };
+    },
   };
 }
 

@@ -86,6 +86,13 @@ export function planQdq(model: Model, options: QdqPlanOptions): QdqPlan {
     given.add(result);
     resultOf.set(node, result);
   }
+  // What comes last stays in floating point: 8 bits would only make ties among the scores.
+  for (const [node, result] of [...resultOf].toReversed()) {
+    if (linear.some((one) => one.node === node) || result.uses.some((use) => nodes.has(use.node))) continue;
+    nodes.delete(node);
+    resultOf.delete(node);
+    given.delete(result);
+  }
   const quantized = new Set<Value>();
   for (const [node, result] of resultOf) {
     for (const input of activations(model, node)) quantized.add(input);
