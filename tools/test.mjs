@@ -28,10 +28,14 @@ check("format", bin("biome"), ["format", "--max-diagnostics=20", "."]);
 check("lint", bin("oxlint"), ["--quiet"]);
 check("types", bin("tsc"), ["-p", "tsconfig.json"]);
 
-const { status } = spawnSync(bin("vitest"), ["run", "--reporter=default", "--reporter=json", `--outputFile.json=${report}`], {
-  cwd: root,
-  stdio: "inherit",
-});
+const { status } = spawnSync(
+  bin("vitest"),
+  ["run", "--reporter=default", "--reporter=json", `--outputFile.json=${report}`],
+  {
+    cwd: root,
+    stdio: "inherit",
+  },
+);
 try {
   const result = JSON.parse(readFileSync(report, "utf8"));
   passed += result.numPassedTests;

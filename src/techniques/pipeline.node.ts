@@ -120,7 +120,7 @@ export function reportOf(
   steps: readonly StepReport[],
   verified: Proof,
 ): CompressReport {
-  const notes: string[] = [...(verified.note === undefined ? [] : [verified.note])];
+  const notes = verified.note === undefined ? [] : [verified.note];
   if (result.bytes > input.bytes + METADATA_BYTES)
     notes.push(`The result is larger than the input: ${result.bytes} bytes instead of ${input.bytes}.`);
   for (const step of steps) if (step.changed.length === 0) notes.push(`${step.technique} changed nothing.`);

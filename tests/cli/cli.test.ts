@@ -50,8 +50,7 @@ describe("help", () => {
 });
 
 describe("mistakes", () => {
-  it("names the nearest verb", () =>
-    expectMistake(pare("quantise-weights", model), /Unknown verb.*quantize-weights/));
+  it("names the nearest verb", () => expectMistake(pare("quantise-weights", model), /Unknown verb.*quantize-weights/));
   it("names a missing file", () => expectMistake(pare("inspect", "absent.onnx"), /absent\.onnx/));
 
   it("says what a file really is", () => {

@@ -15,9 +15,9 @@ describe("the packed package, installed into an empty folder", () => {
 
   beforeAll(() => {
     folder = mkdtempSync(join(tmpdir(), "pare-packed-"));
-    const [packed] = JSON.parse(run("npm", ["pack", "--json", "--ignore-scripts", "--pack-destination", folder], root)) as [
-      { filename: string; files: { path: string }[] },
-    ];
+    const [packed] = JSON.parse(
+      run("npm", ["pack", "--json", "--ignore-scripts", "--pack-destination", folder], root),
+    ) as [{ filename: string; files: { path: string }[] }];
     files = packed.files.map((file) => file.path);
     writeFileSync(join(folder, "package.json"), JSON.stringify({ private: true, type: "module" }));
     run("npm", ["install", "--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund", packed.filename], folder);

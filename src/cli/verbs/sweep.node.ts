@@ -100,7 +100,7 @@ export async function sweepAndReport(
 async function writeFront(results: Results, path: string): Promise<void> {
   const front = results.entries
     .filter((entry) => results.front.includes(entry.id))
-    .map(({ steps: _, layers: __, ...entry }) => entry);
+    .map((entry) => ({ ...entry, steps: undefined, layers: undefined }));
   const document = { objectives: results.objectives, hypervolume: results.hypervolume, front };
   const temporary = `${path}.${process.pid}.tmp`;
   await writeFile(temporary, `${JSON.stringify(document, null, 2)}\n`);
