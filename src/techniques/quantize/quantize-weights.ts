@@ -52,7 +52,7 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
       .meta({ search: choices(true, false) }),
     method: z
       .enum(["rtn", "mse"])
-      .default("mse")
+      .default("rtn")
       .describe("scales: rtn covers the range, mse clips it for the least squared error")
       .meta({ search: choices("rtn", "mse") }),
     form: z

@@ -61,9 +61,13 @@ export function blockCodes(
       const step = stored.transpose ? block : 1;
       const rowBytes = stored.cols * bytesPerElement(tensor.dtype);
       const tileRows = Math.max(step, Math.floor(TILE_BYTES / rowBytes / step) * step);
+      const read = (row: number): Promise<Uint8Array> =>
+        tensor.source.read(row * rowBytes, Math.min(tileRows, stored.rows - row) * rowBytes);
+      // The next tile is read by the system while this thread quantizes the last one.
+      let next = read(0);
       for (let row = 0; row < stored.rows; row += tileRows) {
-        const count = Math.min(tileRows, stored.rows - row);
-        const bytes = await tensor.source.read(row * rowBytes, count * rowBytes);
+        const bytes = await next;
+        if (row + tileRows < stored.rows) next = read(row + tileRows);
         quantizer.push(toFloat32(tensor.dtype, bytes));
       }
       const result = quantizer.finish();
