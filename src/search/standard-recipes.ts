@@ -27,22 +27,22 @@ const RECIPES: readonly StandardRecipe[] = [
   {
     id: "prune-80-tuned",
     label: "Pruned 80 %, tuned",
-    steps: ["prune-weights:ratio=0.8,scope=global", "finetune:epochs=1", "simplify"],
+    steps: ["prune-weights:ratio=0.8,scope=global", "finetune:epochs=2", "simplify"],
   },
   {
     id: "prune-80-tuned-int8",
     label: "Pruned 80 %, tuned, int8 weights",
-    steps: ["prune-weights:ratio=0.8,scope=global", "finetune:epochs=1", "simplify", "quantize-weights:bits=8"],
+    steps: ["prune-weights:ratio=0.8,scope=global", "finetune:epochs=2", "simplify", "quantize-weights:bits=8"],
   },
   {
     id: "prune-80-tuned-int4",
     label: "Pruned 80 %, tuned, int4 weights",
-    steps: ["prune-weights:ratio=0.8,scope=global", "finetune:epochs=1", "simplify", "quantize-weights:bits=4"],
+    steps: ["prune-weights:ratio=0.8,scope=global", "finetune:epochs=2", "simplify", "quantize-weights:bits=4"],
   },
   {
     id: "prune-80-tuned-static",
     label: "Pruned 80 %, tuned, int8 static",
-    steps: ["prune-weights:ratio=0.8,scope=global", "finetune:epochs=1", "simplify", "quantize"],
+    steps: ["prune-weights:ratio=0.8,scope=global", "finetune:epochs=2", "simplify", "quantize"],
   },
 ];
 

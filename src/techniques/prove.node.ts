@@ -37,11 +37,15 @@ export interface ProofOptions {
 /** Proves `model` against `original`. Throws `verification` when it does not open, or answers NaN where the original does not. */
 export async function prove(original: Model, model: Model, options: ProofOptions = {}): Promise<Proof> {
   const { provider = "cpu", threads, signal, seed = 1 } = options;
-  if (weightBytes(original) > WHOLE_MODEL_BYTES) return proveByLayers(original, model, { provider, threads, signal, seed });
+  if (weightBytes(original) > WHOLE_MODEL_BYTES)
+    return proveByLayers(original, model, { provider, threads, signal, seed });
   const data = options.evaluation ?? options.data;
   const found = await fidelity(original, model, { data, provider, threads, signal, seed }).catch((error: unknown) => {
     throw error instanceof PareError && error.code === "engine"
-      ? new PareError("verification", "The result does not run, so it was not written", { found: messageOf(error), cause: error })
+      ? new PareError("verification", "The result does not run, so it was not written", {
+          found: messageOf(error),
+          cause: error,
+        })
       : error;
   });
   if (Number.isNaN(found.maxAbsError) || Number.isNaN(found.sqnrDb))

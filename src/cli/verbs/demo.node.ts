@@ -45,6 +45,7 @@ export function addDemo(program: Command): void {
         data,
         evaluation,
         benchmarkSeconds: 0.6,
+        batch: 32,
         title: "pare demo: a small network on synthetic glyphs",
         command: "pare demo",
         memory: false,

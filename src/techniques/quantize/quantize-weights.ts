@@ -29,6 +29,9 @@ import { type Plan, type PlanOptions, applyPlan, bytesOfPlan, planOf } from "./w
 /** Bytes that the extra nodes and names of one weight take in the file: below this, nothing is won. */
 const NODE_BYTES = 400;
 
+/** Searching the scales of so many bytes of weights takes seconds, not minutes. */
+const SEARCH_BYTES = 1e9;
+
 export const quantizeWeights: TechniqueFunction = defineTechnique({
   name: "quantize-weights",
   family: "quantize",
@@ -51,9 +54,11 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
       .describe("one scale and no zero point per block")
       .meta({ search: choices(true, false) }),
     method: z
-      .enum(["rtn", "mse"])
-      .default("rtn")
-      .describe("scales: rtn covers the range, mse clips it for the least squared error")
+      .enum(["auto", "rtn", "mse"])
+      .default("auto")
+      .describe(
+        "scales: rtn covers the range, mse clips it for the least squared error and takes about ten times as long; auto: mse up to 1 GB of weights",
+      )
       .meta({ search: choices("rtn", "mse") }),
     form: z
       .enum(["auto", "folded", "dequantize"])
@@ -77,17 +82,17 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
     prepareConstants(model, journal);
     const kernels = await loadKernels();
     const keep = keepOf(options.keep, model, journal);
+    const eager = new EagerBudget();
+    const sites = weightSites(model);
     const plan: PlanOptions = {
       bits: options.bits,
       block: options.block,
       symmetric: options.symmetric,
-      scale: options.method === "mse" ? "mse" : "range",
+      scale: options.method === "mse" || (options.method === "auto" && isSmall(sites)) ? "mse" : "range",
       scaleType: options.scales,
       form: options.form,
       compute: options.compute,
     };
-    const eager = new EagerBudget();
-    const sites = weightSites(model);
     const tableBytes = codeTableBytes(options.bits, model.opset);
     const worthTable = foldedSaving(model, sites, plan) > tableBytes;
     for (const [index, site] of sites.entries()) {
@@ -170,4 +175,8 @@ function describe(plan: Plan, options: PlanOptions): string {
     default:
       return `${options.bits} bits, ${kind}, DequantizeLinear${plan.group === options.block ? ` block ${plan.group}` : " per channel"}`;
   }
+}
+
+function isSmall(sites: readonly WeightSite[]): boolean {
+  return sites.reduce((sum, { tensor }) => sum + tensor.byteLength, 0) <= SEARCH_BYTES;
 }
