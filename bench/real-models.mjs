@@ -1,16 +1,18 @@
 /**
  * Accuracy, bytes and speed of the first techniques on real networks, side by side with fp32. Needs ../shared/data.
- * `node bench/real-models.mjs [--out bench/results/real-models] [--rounds 15] [--threads 2] [model …]` after `npm run build`.
- * Writes <out>.json and <out>.md. Networks whose data has one part only are calibrated on one half and judged on the other.
+ * `node bench/real-models.mjs [--out bench/runs/real-models.json] [--rounds 15] [--threads 2] [model …]` after `npm run build`.
+ * Writes its figures to the file and a table to stdout. Networks whose data has one part only are calibrated on one half and judged on the other, both ways.
  */
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { pairedDifference, wilsonInterval } from "../dist/base/statistics.js";
 import { openDataset } from "../dist/data/open.node.js";
 import { evaluate } from "../dist/evaluate/evaluate.node.js";
 import { latencyRatio } from "../dist/evaluate/latency.js";
+import { machineInfo } from "../dist/evaluate/machine.node.js";
 import { sizeOf } from "../dist/evaluate/size.node.js";
 import { cloneModel } from "../dist/ir/clone.js";
 import { loadFile } from "../dist/ir/load.node.js";
@@ -28,7 +30,7 @@ const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
-    out: { type: "string", default: join(root, "bench", "results", "real-models") },
+    out: { type: "string", default: join(root, "bench", "runs", "real-models.json") },
     data: { type: "string", default: join(root, "..", "shared", "data") },
     rounds: { type: "string", default: "15" },
     threads: { type: "string", default: String(Math.min(2, cpus().length)) },
@@ -42,6 +44,8 @@ if (!existsSync(data)) {
   process.exit(0);
 }
 
+/** Samples in a run of the second timing. */
+const BATCH = 8;
 const NORM = "scale=255&mean=0.485,0.456,0.406&std=0.229,0.224,0.225";
 const imagenet = (preprocessing) =>
   `images:${data}/imagenet-mini/images?labels=${data}/imagenet-mini/labels.csv&classes=1000&${preprocessing}`;
@@ -53,7 +57,7 @@ const NETWORKS = {
   },
   "mobilenetv2-imagenet": { halves: imagenet(`crop=224&${NORM}`) },
   "squeezenet1.1-imagenet": { halves: imagenet(`crop=224&${NORM}`) },
-  "mcunet-imagenet": { halves: imagenet("resize=201&crop=176&scale=127.5&mean=1") },
+  "mcunet-imagenet": { halves: imagenet("resize=176&crop=176&scale=127.5&mean=1") },
   "lenet5-mnist": { calibrate: `idx:${data}/mnist?split=train&scale=256`, judge: `idx:${data}/mnist?split=test&scale=256` },
   "dscnn-kws": {
     halves: `npz:${data}/audio/kws01/kws01-features.npy?labels=${data}/audio/kws01/kws01-labels.npy&scale=1.7102788&mean=48.5301`,
@@ -72,10 +76,15 @@ const VARIANTS = {
   "2:4 sparse": [pruneWeights({ pattern: "2:4" })],
 };
 
-async function partsOf({ calibrate, judge, halves }) {
-  if (!halves) return [await openDataset(calibrate), await openDataset(judge)];
+/** Calibration and judging sets. Halves are used both ways, so that every sample is judged by a model that was not calibrated on it. */
+async function foldsOf({ calibrate, judge, halves }) {
+  if (!halves) return [[await openDataset(calibrate), await openDataset(judge)]];
   const all = await openDataset(halves);
-  return [all.subset({ part: [0, 0.5], seed: 7 }), all.subset({ part: [0.5, 1], seed: 7 })];
+  const [a, b] = [all.subset({ part: [0, 0.5], seed: 7 }), all.subset({ part: [0.5, 1], seed: 7 })];
+  return [
+    [a, b],
+    [b, a],
+  ];
 }
 
 async function run(steps, original, calibration) {
@@ -95,26 +104,55 @@ async function run(steps, original, calibration) {
   return model;
 }
 
+/** 1 where the sample is classified rightly, over all folds in order. */
+async function hits(models, folds) {
+  const all = [];
+  for (const [index, [, judged]] of folds.entries()) {
+    const { rows } = await evaluate(models[index] ?? models[0], judged, { metrics: ["accuracy"], threads });
+    for (const rank of rows.ranks) all.push(rank === 0 ? 1 : 0);
+  }
+  return all;
+}
+
 const rows = [];
 for (const name of positionals.length > 0 ? positionals : Object.keys(NETWORKS)) {
   const original = await loadFile(join(data, "models", `${name}.onnx`));
-  const [calibration, judged] = await partsOf(NETWORKS[name]);
+  const folds = await foldsOf(NETWORKS[name]);
   const reference = await openSession(original, { threads });
-  const [{ feeds }] = feedChunks(reference.inputs, await judged.take([0]));
-  const measure = async (variant, model) => {
-    const { metrics, samples: count } = await evaluate(model, judged, { metrics: ["accuracy"], threads });
-    const { bytes, brotliBytes, brotliQuality } = await sizeOf(model);
-    const session = await openSession(model, { threads });
-    const { ratio } = await latencyRatio(reference, session, feeds, { rounds });
+  const feedsOf = async (size) =>
+    feedChunks(reference.inputs, await folds[0][1].take(Array.from({ length: size }, (_, i) => i)))[0].feeds;
+  const batches = await Promise.all([1, BATCH].map(feedsOf));
+  const base = await hits([original], folds);
+  const measure = async (variant, models) => {
+    const right = await hits(models, folds);
+    const accuracy = wilsonInterval(right.reduce((a, b) => a + b, 0), right.length);
+    const difference = pairedDifference(right, base);
+    const { bytes, brotliBytes, brotliQuality } = await sizeOf(models[0]);
+    const session = await openSession(models[0], { threads });
+    const times = [];
+    for (const feeds of batches) times.push((await latencyRatio(reference, session, feeds, { rounds })).ratio);
     await session.close();
-    const row = { network: name, variant, samples: count, accuracy: metrics.accuracy, bytes, brotliBytes, brotliQuality, latencyRatio: ratio };
-    rows.push(row);
-    console.error(text(row));
+    rows.push({
+      network: name,
+      variant,
+      samples: right.length,
+      accuracy,
+      difference,
+      bytes,
+      brotliBytes,
+      brotliQuality,
+      latencyRatio: times[0],
+      latencyRatioBatch: times[1],
+    });
+    console.error(text(rows.at(-1)));
   };
-  await measure("fp32", original);
+  await measure("fp32", [original]);
   for (const [variant, steps] of Object.entries(VARIANTS)) {
     try {
-      await measure(variant, await run(steps, original, calibration));
+      const calibrated = steps.some(({ technique }) => technique.needs.includes("calibration"));
+      const models = [];
+      for (const [calibration] of calibrated ? folds : folds.slice(0, 1)) models.push(await run(steps, original, calibration));
+      await measure(variant, models);
     } catch (error) {
       rows.push({ network: name, variant, error: error.message });
       console.error(`${name} | ${variant} | ${error.message}`);
@@ -127,31 +165,45 @@ function percent(value) {
   return (100 * value).toFixed(1);
 }
 
-function text({ network, variant, error, accuracy, bytes, brotliBytes, latencyRatio: ratio }) {
-  if (error) return `| ${network} | ${variant} | ${error} | | | |`;
-  const interval = `${percent(accuracy.value)} (${percent(accuracy.low)}–${percent(accuracy.high)})`;
-  const speed = `${(1 / ratio.value).toFixed(2)}× (${(1 / ratio.high).toFixed(2)}–${(1 / ratio.low).toFixed(2)})`;
-  return `| ${network} | ${variant} | ${interval} | ${bytes} | ${brotliBytes} | ${speed} |`;
+function speed({ value, low, high }) {
+  return `${(1 / value).toFixed(2)}× (${(1 / high).toFixed(2)}–${(1 / low).toFixed(2)})`;
 }
 
+function text(row) {
+  const { network, variant, error, accuracy, difference, bytes, brotliBytes } = row;
+  if (error) return `| ${network} | ${variant} | ${error} | | | | | |`;
+  const cells = [
+    network,
+    variant,
+    `${percent(accuracy.value)} (${percent(accuracy.low)}–${percent(accuracy.high)})`,
+    `${percent(difference.value)} (${percent(difference.low)}–${percent(difference.high)})`,
+    bytes,
+    brotliBytes,
+    speed(row.latencyRatio),
+    speed(row.latencyRatioBatch),
+  ];
+  return `| ${cells.join(" | ")} |`;
+}
+
+const { cpu, features, versions } = machineInfo();
 const about = {
   date: new Date().toISOString(),
   command: `node bench/real-models.mjs ${process.argv.slice(2).join(" ")}`.trim(),
-  processor: cpus()[0]?.model,
+  machine: { cpu, features, versions },
   threads,
-  node: process.version,
+  batch: BATCH,
   calibrationSamples: samples,
 };
 const markdown = [
-  `Measured ${about.date} on ${about.processor}, ${threads} threads, Node ${about.node}: \`${about.command}\`.`,
-  "Accuracy in percent with 95 % interval; speed over fp32, timed in turns, with 95 % interval.",
+  `Measured ${about.date} on ${cpu} (${features.join(", ")}), ${threads} threads: \`${about.command}\`.`,
+  `Accuracy in percent and its difference to fp32 on the same samples, with 95 % intervals; speed over fp32, timed in turns, at batch 1 and ${BATCH}.`,
   "",
-  "| network | variant | accuracy | bytes | brotli bytes | speed |",
-  "|---|---|---|---|---|---|",
+  `| network | variant | accuracy | difference | bytes | brotli bytes | speed, batch 1 | speed, batch ${BATCH} |`,
+  "|---|---|---|---|---|---|---|---|",
   ...rows.map(text),
   "",
 ].join("\n");
 mkdirSync(dirname(values.out), { recursive: true });
-writeFileSync(`${values.out}.json`, `${JSON.stringify({ ...about, rows }, undefined, 2)}\n`);
-writeFileSync(`${values.out}.md`, markdown);
+writeFileSync(values.out, `${JSON.stringify({ ...about, rows }, undefined, 2)}\n`);
 console.log(markdown);
+process.exit(0);
