@@ -29,7 +29,7 @@ export interface TrainProgress {
 }
 
 export interface TrainOptions extends Omit<StepOptions, "batch" | "teacher" | "masks" | "parameters">, ScheduleOptions {
-  /** Passes over the data; default 5. */
+  /** Passes over the data; default 10. */
   readonly epochs?: number | undefined;
   /** Samples per step; default 128 (all of them where there are fewer). What does not fill a batch is left out of an epoch. */
   readonly batch?: number | undefined;
@@ -150,7 +150,7 @@ class Run {
     const scalars = new Set(Object.keys(parts.graph.scalars(0, 0)));
     this.#ports = parts.session.inputs.filter(({ name }) => !fed.has(name) && !scalars.has(name));
     this.#stepsPerEpoch = Math.floor(parts.dataset.size / parts.batch);
-    this.#steps = this.#stepsPerEpoch * (parts.options.epochs ?? 5);
+    this.#steps = this.#stepsPerEpoch * (parts.options.epochs ?? 10);
     this.#classes = parts.graph.classes;
   }
 
@@ -245,7 +245,7 @@ class Run {
         throw new PareError("unsupported", "Training diverged: the loss is not a number", {
           where: `step ${this.#step + 1}`,
           found: String(loss),
-          help: "Lower the learning rate, or add a warm-up",
+          help: "Lower the learning rate, add a warm-up, or scale the samples in the data's name (scale=255)",
         });
       this.#lossSum += loss;
       this.#lastLoss = loss;
@@ -326,9 +326,9 @@ class Run {
   #report(stage?: string): void {
     const done = this.#step;
     const pace = (performance.now() - this.#startedAt) / 1000 / Math.max(1, done - this.#startedStep);
-    const epoch = Math.min(Math.floor(done / this.#stepsPerEpoch) + 1, this.#options.epochs ?? 5);
+    const epoch = Math.min(Math.floor(done / this.#stepsPerEpoch) + 1, this.#options.epochs ?? 10);
     this.#options.onProgress?.({
-      stage: stage ?? `training, epoch ${epoch} of ${this.#options.epochs ?? 5}`,
+      stage: stage ?? `training, epoch ${epoch} of ${this.#options.epochs ?? 10}`,
       done,
       total: this.#steps,
       secondsLeft: pace * (this.#steps - done),

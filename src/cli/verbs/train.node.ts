@@ -38,7 +38,7 @@ export function addTrain(program: Command): void {
     .requiredOption("--data <name>", "training samples, as reader:path?option=value")
     .option("--validation <name>", "samples to judge each epoch on; the best epoch's weights are kept")
     .option("--set <name=value>", "option of the architecture (width=32); repeat for several", collect, [])
-    .option("--epochs <n>", "passes over the data", wholeNumber, 5)
+    .option("--epochs <n>", "passes over the data", wholeNumber, 10)
     .option("--batch <n>", "samples per step", wholeNumber, 128)
     .option("--learning-rate <x>", "highest learning rate (default: 0.05 for sgd, 0.001 for adam)", positiveNumber)
     .addOption(new Option("--optimizer <name>", "optimizer").choices([...OPTIMIZERS]).default("sgd"))
