@@ -5,13 +5,13 @@ import type { Model } from "./model.ts";
 import type { Tensor } from "./tensor.ts";
 
 /** Tensors above this are sampled, so that a model larger than memory is fingerprinted in bounded time. */
-const WHOLE_BYTES = 64 * 2 ** 20;
-const SAMPLE_BYTES = 2 ** 20;
+const WHOLE_BYTES = 16 * 2 ** 20;
+const SAMPLE_BYTES = 256 * 2 ** 10;
 const SAMPLES = 8;
 
 /**
  * SHA-256, as lower-case hex, over opsets, nodes, attributes and tensors (name, dtype, shape, contents). Of a tensor
- * above 64 MiB eight pieces of 1 MiB, evenly spread from first to last, stand for the contents.
+ * above 16 MiB eight pieces of 256 KiB, evenly spread from first to last, stand for the contents.
  */
 export async function fingerprint(model: Model): Promise<string> {
   const parts: string[] = [JSON.stringify([...model.opsets].sort())];

@@ -7,6 +7,7 @@ import { type GraphProto, type ModelProto, ModelProtoSchema, type TensorProto } 
 import { type Payload, payloadOf } from "../onnx/payload.ts";
 import { type Segment, checkMessageSize, encodeSegments } from "../onnx/segments.ts";
 import type { Model } from "./model.ts";
+import { WorkAhead } from "./work-ahead.ts";
 import { writeModel } from "./write-graph.ts";
 
 export interface SaveOptions {
@@ -39,8 +40,8 @@ const CACHE_LINE_BYTES = 64;
 const PAGED_FROM_BYTES = 2 ** 20;
 
 /**
- * Writes the model to `path`. Weights are read, computed and written one after the other, so memory holds a few megabytes
- * and one computed tensor. The files appear whole or not at all. Throws `output` if the path exists (without `force`),
+ * Writes the model to `path`. Weights are read and written one after the other, and computed a few ahead where their sources
+ * can, so memory holds a few megabytes and the tensors in flight. The files appear whole or not at all. Throws `output` if the path exists (without `force`),
  * cannot be written or the disk is full; `aborted` on the signal.
  */
 export async function saveFile(model: Model, path: string, options: SaveOptions = {}): Promise<SavedFiles> {
@@ -60,6 +61,8 @@ export async function saveFile(model: Model, path: string, options: SaveOptions 
   if (outside) await checkReplaceable(dataPath, options.force ?? false);
 
   const files: TemporaryFile[] = [];
+  const payloads = segments.parts.filter((part): part is Payload => !(part instanceof Uint8Array));
+  const ahead = new WorkAhead([...(outside?.placed.map(({ payload }) => payload) ?? []), ...payloads], options.signal);
   const step = (): void => {
     throwIfAborted(options.signal);
     options.onProgress?.(
@@ -74,13 +77,17 @@ export async function saveFile(model: Model, path: string, options: SaveOptions 
       for (const { payload, offset } of outside.placed) {
         await file.align(alignmentOf(payload.byteLength));
         if (file.length !== offset) throw new PareError("internal", "External data landed at the wrong offset");
+        ahead.reach(payload);
         await writeSegment(file, payload, step);
       }
       await file.finish();
     }
     const file = await TemporaryFile.create(target);
     files.push(file);
-    for (const segment of segments.parts) await writeSegment(file, segment, step);
+    for (const segment of segments.parts) {
+      if (!(segment instanceof Uint8Array)) ahead.reach(segment);
+      await writeSegment(file, segment, step);
+    }
     await file.finish();
     throwIfAborted(options.signal);
     await checkReplaceable(target, options.force ?? false);
@@ -88,6 +95,8 @@ export async function saveFile(model: Model, path: string, options: SaveOptions 
   } catch (error) {
     for (const file of files) await file.discard();
     throw error;
+  } finally {
+    await ahead.stop();
   }
   const written = files.map((file) => ({ path: file.target, bytes: file.length })).reverse();
   return { bytes: written.reduce((sum, { bytes }) => sum + bytes, 0), files: written };

@@ -13,6 +13,11 @@ export interface TensorSource {
   readonly resident?: Uint8Array | undefined;
   /** Fills `target` from `offset`; present where a part costs no more than its bytes (a computation is always run whole). */
   readInto?(target: Uint8Array, offset: number): Promise<void>;
+  /**
+   * Begins a computation that the next read will wait for; present where it can run beside other work, within a memory bound
+   * of its own. Settles when it ends; the signal stops it. Its result is held until it is read.
+   */
+  prepare?(signal: AbortSignal): Promise<void>;
 }
 
 /** An immutable n-dimensional array; elements are packed little-endian, row-major. Strings are held apart in `strings`. */

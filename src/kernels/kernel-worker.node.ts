@@ -1,12 +1,38 @@
 /** A worker thread of the kernel pool: runs one kernel after another, moves results back. */
 import { parentPort } from "node:worker_threads";
 import { PareError, messageOf } from "../base/error.ts";
+import { toFloat32 } from "../base/to-float32.ts";
 import { loadKernels } from "./kernels.ts";
-import { type JobReply, type JobRequest, buffersOf } from "./pool-protocol.ts";
+import { type JobName, type JobReply, type JobRequest, type StreamJobs, buffersOf } from "./pool-protocol.ts";
+import type { BlockQuantizer, Kernels } from "./types.ts";
 
 const port = parentPort;
 if (!port) throw new PareError("internal", "The kernel worker was not started as a worker thread");
 const kernels = loadKernels();
+const quantizers = new Map<number, BlockQuantizer>();
+
+function quantizerOf(stream: number): BlockQuantizer {
+  const quantizer = quantizers.get(stream);
+  if (!quantizer) throw new PareError("internal", "A kernel worker was asked for a stream that it does not have");
+  return quantizer;
+}
+
+const streams = (loaded: Kernels): StreamJobs => ({
+  openBlocks(stream, stored, spec) {
+    quantizers.set(stream, loaded.blockQuantizer(stored, spec));
+  },
+  pushBlocks(stream, dtype, rows) {
+    quantizerOf(stream).push(toFloat32(dtype, rows));
+  },
+  finishBlocks(stream) {
+    const result = quantizerOf(stream).finish();
+    quantizers.delete(stream);
+    return result;
+  },
+  dropBlocks(stream) {
+    quantizers.delete(stream);
+  },
+});
 
 // Which job it was cannot be told: ending the worker fails all that it was given
 port.on("messageerror", (error) => {
@@ -16,8 +42,10 @@ port.on("messageerror", (error) => {
 port.on("message", ({ id, name, args, giveBack }: JobRequest) => {
   const work = async (): Promise<JobReply> => {
     const loaded = await kernels;
-    // The pool's `run` checked the arguments against this very method
-    const run = loaded[name].bind(loaded) as (...values: readonly unknown[]) => unknown;
+    // The pool's methods checked the arguments against this very method
+    const run = (name in loaded ? loaded[name as JobName].bind(loaded) : streams(loaded)[name as keyof StreamJobs]) as (
+      ...values: readonly unknown[]
+    ) => unknown;
     return { id, result: run(...args), args: giveBack ? args : undefined };
   };
   work().then(

@@ -1,6 +1,7 @@
 /** Messages between the kernel pool and its workers, and what may be moved in them. */
+import type { DType } from "../base/dtype.ts";
 import type { ErrorCode } from "../base/error.ts";
-import type { Kernels } from "./types.ts";
+import type { BlockQuantized, BlockSpec, Kernels } from "./types.ts";
 
 /**
  * Kernels that run in a worker: those that only read their arguments. (Histograms and magnitude counts add to an array of
@@ -14,10 +15,27 @@ export type JobName = Exclude<
 export type JobArguments<N extends JobName> = Parameters<Kernels[N]>;
 export type JobResult<N extends JobName> = ReturnType<Kernels[N]>;
 
+/** A matrix as it arrives at a streaming quantizer. */
+export interface StoredMatrix {
+  readonly rows: number;
+  readonly cols: number;
+  readonly transpose?: boolean;
+}
+
+/** Steps of a streaming quantizer that lives in one worker; the first argument is its number. */
+export interface StreamJobs {
+  openBlocks(stream: number, stored: StoredMatrix, spec: BlockSpec): void;
+  /** Takes the next rows, packed elements of `dtype`. */
+  pushBlocks(stream: number, dtype: DType, rows: Uint8Array): void;
+  finishBlocks(stream: number): BlockQuantized;
+  /** Forgets the stream; harmless for one that is finished. */
+  dropBlocks(stream: number): void;
+}
+
 /** To a worker. `giveBack`: return the arguments with the result. */
 export interface JobRequest {
   readonly id: number;
-  readonly name: JobName;
+  readonly name: JobName | keyof StreamJobs;
   readonly args: readonly unknown[];
   readonly giveBack: boolean;
 }

@@ -1,9 +1,19 @@
 /** A pool of worker threads that run kernels on tensors: typed jobs, bounded in flight, stopped by a signal. */
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
+import type { DType } from "../base/dtype.ts";
 import { PareError, messageOf, throwIfAborted } from "../base/error.ts";
 import { workerUrl } from "../base/worker-url.node.ts";
-import type { JobArguments, JobName, JobReply, JobRequest, JobResult } from "./pool-protocol.ts";
+import type {
+  JobArguments,
+  JobName,
+  JobReply,
+  JobRequest,
+  JobResult,
+  StoredMatrix,
+  StreamJobs,
+} from "./pool-protocol.ts";
+import type { BlockQuantized, BlockSpec } from "./types.ts";
 
 /** Jobs handed to one worker at a time: one runs while the next one's data travels. */
 const JOBS_PER_WORKER = 2;
@@ -16,17 +26,33 @@ export interface JobOptions<N extends JobName> {
   readonly giveBack?: (args: JobArguments<N>) => void;
 }
 
+type Answer = Extract<JobReply, { result: unknown }>;
+
 interface Job {
   readonly request: JobRequest;
   readonly transfer: readonly ArrayBuffer[];
-  readonly resolve: (reply: Extract<JobReply, { result: unknown }>) => void;
+  readonly resolve: (reply: Answer) => void;
   readonly reject: (error: unknown) => void;
 }
 
-/** A worker and the jobs it was given. */
+/** A worker, the jobs it was given, and how many streams live in it. */
 interface Thread {
   readonly worker: Worker;
   readonly jobs: Map<number, Job>;
+  streams: number;
+  lost: boolean;
+}
+
+/** Block-wise quantization, in a worker, of a matrix that arrives in pieces: open, push in order, finish or close. */
+export interface PooledQuantizer {
+  /**
+   * Takes the next stored rows, packed elements of `dtype`, as `Kernels.blockQuantizer` wants them. The buffer moves to the
+   * worker; the same bytes in it come back, to be used again.
+   */
+  push(dtype: DType, rows: Uint8Array): Promise<Uint8Array>;
+  finish(): Promise<BlockQuantized>;
+  /** Forgets what was pushed; harmless after `finish`. */
+  close(): void;
 }
 
 /**
@@ -34,7 +60,8 @@ interface Thread {
  * does not keep the process alive.
  */
 export class KernelPool implements AsyncDisposable {
-  readonly #size: number;
+  /** Worker threads at most. */
+  readonly size: number;
   readonly #threads: Thread[] = [];
   readonly #queue: Job[] = [];
   readonly #waiting: (() => void)[] = [];
@@ -45,7 +72,7 @@ export class KernelPool implements AsyncDisposable {
   constructor(size: number = availableParallelism()) {
     if (!Number.isInteger(size) || size < 1)
       throw new PareError("bad-option", "A pool has at least one worker", { found: String(size) });
-    this.#size = size;
+    this.size = size;
   }
 
   /** Jobs given and not yet answered. */
@@ -56,7 +83,7 @@ export class KernelPool implements AsyncDisposable {
   /** Resolves as soon as another job would be handed to a worker at once: await it before reading the next tensor. */
   async room(signal?: AbortSignal): Promise<void> {
     throwIfAborted(signal);
-    while (!this.#closed && this.pending >= this.#size * JOBS_PER_WORKER) {
+    while (!this.#closed && this.pending >= this.size * JOBS_PER_WORKER) {
       await new Promise<void>((resolve) => {
         this.#waiting.push(resolve);
         signal?.addEventListener("abort", () => resolve(), { once: true });
@@ -71,31 +98,91 @@ export class KernelPool implements AsyncDisposable {
    * pool is closed; `internal` when a worker dies.
    */
   async run<N extends JobName>(name: N, args: JobArguments<N>, options: JobOptions<N> = {}): Promise<JobResult<N>> {
+    const { giveBack } = options;
+    const reply = await this.#submit(name, args, { ...options, giveBack: giveBack !== undefined });
+    giveBack?.(reply.args as JobArguments<N>);
+    return reply.result as JobResult<N>;
+  }
+
+  /**
+   * A streaming quantizer in the worker that has the fewest. Its steps run in order; errors and `signal` as in {@link run}.
+   */
+  blockQuantizer(stored: StoredMatrix, spec: BlockSpec, signal?: AbortSignal): PooledQuantizer {
+    throwIfAborted(signal);
+    if (this.#closed) throw new PareError("aborted", "The kernel pool is closed");
+    const fewest = this.#threads.reduce<Thread | undefined>(
+      (least, one) => (least && least.streams <= one.streams ? least : one),
+      undefined,
+    );
+    const thread = !fewest || (fewest.streams > 0 && this.#threads.length < this.size) ? this.#start() : fewest;
+    const stream = this.#next++;
+    thread.streams++;
+    let open = true;
+    const end = (): boolean => {
+      const was = open;
+      open = false;
+      if (was) thread.streams--;
+      return was && !thread.lost && !this.#closed;
+    };
+    const step = <N extends keyof StreamJobs>(
+      name: N,
+      args: Parameters<StreamJobs[N]>,
+      transfer: readonly ArrayBuffer[] = [],
+    ): Promise<Answer> => this.#submit(name, args, { signal, transfer, giveBack: transfer.length > 0 }, thread);
+    const opened = step("openBlocks", [stream, stored, spec]);
+    opened.catch(() => undefined); // every step reports it
+    return {
+      async push(dtype, rows) {
+        await opened;
+        const reply = await step("pushBlocks", [stream, dtype, rows], [rows.buffer as ArrayBuffer]);
+        return reply.args?.[2] as Uint8Array;
+      },
+      async finish() {
+        await opened;
+        const { result } = await step("finishBlocks", [stream]);
+        end();
+        return result as BlockQuantized;
+      },
+      close: () => {
+        if (end()) this.#submit("dropBlocks", [stream], { giveBack: false }, thread).catch(() => undefined);
+      },
+    };
+  }
+
+  /** Gives a job to `thread`, or queues it for whichever has room. */
+  async #submit(
+    name: JobRequest["name"],
+    args: readonly unknown[],
+    options: {
+      readonly signal?: AbortSignal | undefined;
+      readonly transfer?: readonly ArrayBuffer[];
+      readonly giveBack: boolean;
+    },
+    thread?: Thread,
+  ): Promise<Answer> {
     const { signal, transfer = [], giveBack } = options;
     throwIfAborted(signal);
     if (this.#closed) throw new PareError("aborted", "The kernel pool is closed");
+    if (thread?.lost) throw new PareError("internal", "The kernel worker of this stream has ended");
     const id = this.#next++;
     let stop: (() => void) | undefined;
     try {
-      const reply = await new Promise<Extract<JobReply, { result: unknown }>>((resolve, reject) => {
-        const request = {
-          id,
-          name,
-          args: args.map((arg) => portable(arg, transfer)),
-          giveBack: giveBack !== undefined,
-        };
-        this.#queue.push({ request, transfer, resolve, reject });
+      return await new Promise<Answer>((resolve, reject) => {
+        const request = { id, name, args: args.map((arg) => portable(arg, transfer)), giveBack };
+        const job = { request, transfer, resolve, reject };
         stop = () => {
-          const queued = this.#queue.findIndex((job) => job.request.id === id);
+          const queued = this.#queue.findIndex((one) => one.request.id === id);
           if (queued >= 0) this.#queue.splice(queued, 1);
           reject(new PareError("aborted", "Stopped before it was finished; nothing was written"));
           this.#wake();
         };
         signal?.addEventListener("abort", stop, { once: true });
-        this.#dispatch();
+        if (thread) this.#send(thread, job);
+        else {
+          this.#queue.push(job);
+          this.#dispatch();
+        }
       });
-      giveBack?.(reply.args as JobArguments<N>);
-      return reply.result as JobResult<N>;
     } finally {
       if (stop) signal?.removeEventListener("abort", stop);
     }
@@ -108,27 +195,30 @@ export class KernelPool implements AsyncDisposable {
         (least, one) => (least && least.jobs.size <= one.jobs.size ? least : one),
         undefined,
       );
-      if ((!thread || thread.jobs.size > 0) && this.#threads.length < this.#size) thread = this.#start();
+      if ((!thread || thread.jobs.size > 0) && this.#threads.length < this.size) thread = this.#start();
       if (!thread || thread.jobs.size >= JOBS_PER_WORKER) return;
-      const job = this.#queue.shift() as Job;
-      thread.jobs.set(job.request.id, job);
-      thread.worker.ref();
-      try {
-        // Moving a buffer that was moved before is not refused at once, but cloning it is: leave empty ones out
-        thread.worker.postMessage(
-          job.request,
-          job.transfer.filter((buffer) => buffer.byteLength > 0),
-        );
-      } catch (cause) {
-        this.#finish(thread, job);
-        job.reject(new PareError("internal", `A kernel's arguments cannot travel: ${messageOf(cause)}`, { cause }));
-      }
+      this.#send(thread, this.#queue.shift() as Job);
+    }
+  }
+
+  #send(thread: Thread, job: Job): void {
+    thread.jobs.set(job.request.id, job);
+    thread.worker.ref();
+    try {
+      // Moving a buffer that was moved before is not refused at once, but cloning it is: leave empty ones out
+      thread.worker.postMessage(
+        job.request,
+        job.transfer.filter((buffer) => buffer.byteLength > 0),
+      );
+    } catch (cause) {
+      this.#finish(thread, job);
+      job.reject(new PareError("internal", `A kernel's arguments cannot travel: ${messageOf(cause)}`, { cause }));
     }
   }
 
   #start(): Thread {
     const worker = new Worker(workerUrl(import.meta.url, "./kernel-worker.node.ts"));
-    const thread: Thread = { worker, jobs: new Map() };
+    const thread: Thread = { worker, jobs: new Map(), streams: 0, lost: false };
     worker.on("message", (reply: JobReply) => {
       const job = thread.jobs.get(reply.id);
       if (!job) return;
@@ -155,6 +245,7 @@ export class KernelPool implements AsyncDisposable {
 
   /** A worker is gone: its jobs fail, the others go on with a new one. */
   #lose(thread: Thread, message: string, cause: unknown): void {
+    thread.lost = true;
     const at = this.#threads.indexOf(thread);
     if (at >= 0) this.#threads.splice(at, 1);
     for (const job of thread.jobs.values())

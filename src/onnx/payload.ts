@@ -11,6 +11,8 @@ export interface Payload {
   read(offset?: number, length?: number): Promise<Uint8Array>;
   /** Fills `target` from `offset`; present where a part costs no more than its bytes. */
   readInto?(target: Uint8Array, offset: number): Promise<void>;
+  /** Begins the computation behind the bytes, where there is one that can run ahead; the signal stops it. */
+  prepare?(signal: AbortSignal): Promise<void>;
 }
 
 const payloads = new WeakMap<TensorProto, Payload>();

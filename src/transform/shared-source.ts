@@ -13,18 +13,25 @@ export interface PartType {
 /**
  * The parts of one computation as lazy tensors. The first read computes all parts; when every part has been read to its
  * end, they are dropped (unless kept) and a later read computes them again. So a saver that writes the parts one after
- * the other costs one computation and the memory of one.
+ * the other costs one computation and the memory of one. With `ahead`, a saver may begin the computation before it reads:
+ * for computations that bound their own memory.
  */
 export class SharedParts {
   readonly tensors: readonly Tensor[];
-  readonly #compute: () => Promise<readonly Uint8Array[]>;
+  readonly #compute: (signal?: AbortSignal) => Promise<readonly Uint8Array[]>;
+  readonly #ahead: boolean;
   readonly #finished = new Set<number>();
   readonly #lengths: readonly number[];
   #result: Promise<readonly Uint8Array[]> | undefined;
   #kept: readonly Uint8Array[] | undefined;
 
-  constructor(parts: readonly PartType[], compute: () => Promise<readonly Uint8Array[]>) {
+  constructor(
+    parts: readonly PartType[],
+    compute: (signal?: AbortSignal) => Promise<readonly Uint8Array[]>,
+    options: { readonly ahead?: boolean } = {},
+  ) {
     this.#compute = compute;
+    this.#ahead = options.ahead ?? false;
     this.#lengths = parts.map(({ dtype, shape }) => byteLengthOf(dtype, elementCount(shape)));
     this.tensors = parts.map(({ dtype, shape }, index) => new Tensor(dtype, shape, this.#source(index)));
   }
@@ -34,9 +41,16 @@ export class SharedParts {
     this.#kept = await this.#all();
   }
 
-  async #all(): Promise<readonly Uint8Array[]> {
+  async #all(signal?: AbortSignal): Promise<readonly Uint8Array[]> {
     if (this.#kept) return this.#kept;
-    this.#result ??= this.#compute();
+    if (!this.#result) {
+      const result = this.#compute(signal);
+      this.#result = result;
+      // What failed or was stopped is begun anew by the next read
+      result.catch(() => {
+        if (this.#result === result) this.#result = undefined;
+      });
+    }
     return this.#result;
   }
 
@@ -53,6 +67,13 @@ export class SharedParts {
         if (offset + length >= byteLength) this.#finish(index);
         return bytes;
       },
+      ...(this.#ahead
+        ? {
+            prepare: async (signal: AbortSignal) => {
+              await this.#all(signal);
+            },
+          }
+        : {}),
     };
   }
 

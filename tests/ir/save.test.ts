@@ -11,6 +11,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
+import { PareError } from "../../src/base/error.ts";
 import { Rng } from "../../src/base/rng.ts";
 import { Builder } from "../../src/ir/builder.ts";
 import { cloneModel } from "../../src/ir/clone.ts";
@@ -188,5 +189,93 @@ describe("saveFile", () => {
     expect(seen.length).toBeGreaterThan(3);
     expect(seen.at(-1)).toEqual([saved.bytes, saved.bytes]);
     for (let i = 1; i < seen.length; i++) expect(seen[i]?.[0]).toBeGreaterThanOrEqual(seen[i - 1]?.[0] ?? 0);
+  });
+});
+
+describe("saving computed weights", () => {
+  const MEBI = 2 ** 20;
+
+  /** A model of weights that can be computed ahead; `log` hears what happens. */
+  function computed(
+    count: number,
+    log: string[],
+    compute: (index: number, signal: AbortSignal) => Promise<void>,
+  ): Model {
+    const model = new Model();
+    const b = new Builder(model.graph);
+    let x = b.input("x", "uint8", [16 * MEBI]);
+    for (let i = 0; i < count; i++) {
+      let running: Promise<void> | undefined;
+      const source = {
+        byteLength: 16 * MEBI,
+        prepare: (signal: AbortSignal) => {
+          log.push(`begin ${i}`);
+          running = compute(i, signal);
+          return running;
+        },
+        read: async () => {
+          await running;
+          log.push(`read ${i}`);
+          return new Uint8Array(16 * MEBI);
+        },
+      };
+      x = b.op("Add", [x, b.constant(`w${i}`, new Tensor("uint8", [16 * MEBI], source))]);
+    }
+    b.output(x, "y");
+    return model;
+  }
+
+  it.each([0, Number.POSITIVE_INFINITY])(
+    "begins them a bounded stretch ahead, each once (threshold %s)",
+    async (at) => {
+      const log: string[] = [];
+      const model = computed(8, log, async () => undefined);
+      await saveFile(model, join(folder, "a.onnx"), { externalDataThreshold: at });
+      expect(log.filter((line) => line.startsWith("begin"))).toEqual(Array.from({ length: 8 }, (_, i) => `begin ${i}`));
+      let waiting = 0;
+      let most = 0;
+      for (const line of log) {
+        waiting += line.startsWith("begin") ? 1 : -1;
+        most = Math.max(most, waiting);
+      }
+      expect(most).toBeGreaterThan(1);
+      expect(most).toBeLessThanOrEqual(5); // 64 MiB and the one being written
+    },
+  );
+
+  it("stops the others when one fails, and leaves nothing behind", async () => {
+    const stopped: number[] = [];
+    const model = computed(4, [], (index, signal) =>
+      index === 1
+        ? Promise.reject(new Error("no weight"))
+        : index === 0
+          ? Promise.resolve()
+          : new Promise((_, reject) =>
+              signal.addEventListener("abort", () => {
+                stopped.push(index);
+                reject(new Error("stopped"));
+              }),
+            ),
+    );
+    await expect(saveFile(model, join(folder, "a.onnx"))).rejects.toThrow("no weight");
+    expect(stopped).toEqual([2, 3]);
+    expect(readdirSync(folder)).toEqual([]);
+  });
+
+  it("hands the caller's signal on", async () => {
+    const stop = new AbortController();
+    const model = computed(
+      2,
+      [],
+      (_, signal) =>
+        new Promise((_resolve, reject) => {
+          signal.addEventListener("abort", () => reject(new PareError("aborted", "Stopped")));
+          setTimeout(() => stop.abort(), 5);
+        }),
+    );
+    await expect(saveFile(model, join(folder, "a.onnx"), { signal: stop.signal })).rejects.toMatchObject({
+      code: "aborted",
+    });
+    expect(readdirSync(folder)).toEqual([]);
   });
 });

@@ -104,4 +104,45 @@ describe("KernelPool", () => {
     await expect(pool.run("summarize", [noise(5)])).rejects.toMatchObject({ code: "aborted" });
     expect(() => new KernelPool(0)).toThrow(/at least one/);
   });
+
+  it("streams matrices, several at once, into quantizers", async () => {
+    pool = new KernelPool(2);
+    const kernels = await loadKernels();
+    const spec = { bits: 4, block: 32 } as const;
+    const quantize = async (seed: number): Promise<void> => {
+      const w = noise(96 * 64, seed);
+      const stream = pool.blockQuantizer({ rows: 96, cols: 64, transpose: true }, spec);
+      for (let row = 0; row < 96; row += 32) {
+        const piece = new Uint8Array(w.slice(row * 64, (row + 32) * 64).buffer);
+        const back = await stream.push("float32", piece);
+        expect(piece.length).toBe(0); // moved
+        expect(back.length).toBe(32 * 64 * 4);
+      }
+      expectElements((await stream.finish()).codes, kernels.quantizeBlocksTransposed(w, 96, 64, spec).codes);
+      stream.close();
+    };
+    await Promise.all([1, 2, 3, 4, 5].map(quantize));
+    expect(pool.pending).toBe(0);
+  });
+
+  it("passes on a stream's errors; stops it by its signal", async () => {
+    pool = new KernelPool(1);
+    const spec = { bits: 4, block: 32 } as const;
+    const wrong = pool.blockQuantizer({ rows: 2, cols: 64 }, { bits: 4, block: 17 });
+    await expect(wrong.finish()).rejects.toMatchObject({ code: "bad-option" });
+    wrong.close();
+    const short = pool.blockQuantizer({ rows: 2, cols: 64 }, spec);
+    await short.push("float32", new Uint8Array(64 * 4));
+    await expect(short.finish()).rejects.toMatchObject({ code: "internal" });
+    const stop = new AbortController();
+    const stopped = pool.blockQuantizer({ rows: 2, cols: 64 }, spec, stop.signal);
+    const pushed = stopped.push("float32", new Uint8Array(64 * 4));
+    stop.abort();
+    await expect(pushed).rejects.toMatchObject({ code: "aborted" });
+    stopped.close();
+    expect((await pool.run("summarize", [noise(10)])).count).toBe(10);
+    const orphan = pool.blockQuantizer({ rows: 2, cols: 64 }, spec);
+    await pool.close();
+    await expect(orphan.finish()).rejects.toMatchObject({ code: "aborted" });
+  });
 });

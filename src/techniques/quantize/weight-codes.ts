@@ -5,6 +5,7 @@ import { toFloat32 } from "../../base/to-float32.ts";
 import { Tensor } from "../../ir/tensor.ts";
 import type { BlockQuantized, BlockSpec, ChannelSpec, ErrorSums, Kernels } from "../../kernels/types.ts";
 import { SharedParts } from "../../transform/shared-source.ts";
+import { type RowQuantizer, computeWeight } from "../kernel-host.ts";
 
 export type Bits = 2 | 4 | 8;
 
@@ -28,8 +29,8 @@ export interface Codes {
   keep(): Promise<void>;
 }
 
-/** Bytes of float32 read and quantized at a time. */
-const TILE_BYTES = 16 << 20;
+/** Bytes read and quantized at a time. */
+const TILE_BYTES = 8 << 20;
 
 /**
  * Block-wise along the reduction axis of a matrix: of each row when `transpose` is false, of each column when it is true
@@ -55,22 +56,16 @@ export function blockCodes(
       { dtype: options.scaleType, shape: [rows, blocks] },
       ...(symmetric ? [] : [{ dtype: "uint8", shape: [rows, Math.ceil((blocks * bits) / 8)] } as const]),
     ],
-    async () => {
-      const quantizer = kernels.blockQuantizer(stored, spec);
+    async (signal) => {
       // A transposed matrix arrives in whole blocks of rows.
       const step = stored.transpose ? block : 1;
       const rowBytes = stored.cols * bytesPerElement(tensor.dtype);
       const tileRows = Math.max(step, Math.floor(TILE_BYTES / rowBytes / step) * step);
-      const read = (row: number): Promise<Uint8Array> =>
-        tensor.source.read(row * rowBytes, Math.min(tileRows, stored.rows - row) * rowBytes);
-      // The next tile is read by the system while this thread quantizes the last one.
-      let next = read(0);
-      for (let row = 0; row < stored.rows; row += tileRows) {
-        const bytes = await next;
-        if (row + tileRows < stored.rows) next = read(row + tileRows);
-        quantizer.push(toFloat32(tensor.dtype, bytes));
-      }
-      const result = quantizer.finish();
+      const resultBytes = rows * blocks * ((block * bits) / 8 + 5);
+      const memoryBytes = resultBytes + (tensor.source.readInto ? 2 * tileRows * rowBytes : tensor.byteLength);
+      const result = await computeWeight(kernels, tensor.byteLength, memoryBytes, signal, (host) =>
+        pushRows(tensor, stored.rows, rowBytes, tileRows, host.blockQuantizer(stored, spec)),
+      );
       error.value = relativeError(result);
       const codes = layout.trim ? trimmed(result, cols) : result.codes;
       return [
@@ -79,6 +74,7 @@ export function blockCodes(
         ...(result.zeroPoints ? [result.zeroPoints] : []),
       ];
     },
+    { ahead: true },
   );
   return { ...named(parts), error, keep: () => parts.keep() };
 }
@@ -112,19 +108,19 @@ export function rowCodes(
       { dtype: options.scaleType, shape: layout.scalesShape },
       ...(symmetric ? [] : [{ dtype: "uint8", shape: layout.scalesShape } as const]),
     ],
-    async () => {
-      const stored = toFloat32(tensor.dtype, await tensor.bytes());
-      const weights = layout.transpose ? kernels.transpose(stored, ...layout.transpose) : stored;
-      const result = kernels.quantizeChannels(
-        weights,
-        { outer: 1, channels: rows, inner: weights.length / rows },
-        spec,
-      );
+    async (signal) => {
+      const memoryBytes = tensor.elements * 4 * (layout.transpose ? 2 : 1) + tensor.elements;
+      const result = await computeWeight(kernels, tensor.byteLength, memoryBytes, signal, async (host) => {
+        const own = await ownFloats(tensor);
+        const weights = layout.transpose ? await host.transpose(own, ...layout.transpose) : own;
+        return host.quantizeChannels(weights, { outer: 1, channels: rows, inner: tensor.elements / rows }, spec);
+      });
       error.value = relativeError(result);
       const codes = bits === 8 ? bytesOf(result.codes) : packBits(result.codes, bits);
       const zeroPoints = symmetric ? [] : [Uint8Array.from(result.zeroPoints)];
       return [codes, scaleBytes(kernels, result.scales, options.scaleType), ...zeroPoints];
     },
+    { ahead: true },
   );
   return { ...named(parts), error, keep: () => parts.keep() };
 }
@@ -132,6 +128,48 @@ export function rowCodes(
 function named(parts: SharedParts): Pick<Codes, "codes" | "scales" | "zeroPoints"> {
   const [codes, scales, zeroPoints] = parts.tensors as [Tensor, Tensor, Tensor | undefined];
   return { codes, scales, zeroPoints };
+}
+
+/** Streams a matrix through a quantizer; the next tile is read while one is quantized, in two buffers that take turns. */
+async function pushRows(
+  tensor: Tensor,
+  rows: number,
+  rowBytes: number,
+  tileRows: number,
+  quantizer: RowQuantizer,
+): Promise<BlockQuantized> {
+  // A computed tensor is read once: a part of it costs as much as all of it
+  const whole = tensor.source.readInto ? undefined : await tensor.bytes();
+  const read = async (row: number, buffer: ArrayBuffer | undefined): Promise<Uint8Array> => {
+    if (row >= rows) return new Uint8Array(0);
+    const length = Math.min(tileRows, rows - row) * rowBytes;
+    const tile = new Uint8Array(buffer ?? new ArrayBuffer(Math.min(tileRows, rows) * rowBytes), 0, length);
+    if (whole) tile.set(whole.subarray(row * rowBytes, row * rowBytes + length));
+    else await tensor.source.readInto?.(tile, row * rowBytes);
+    return tile;
+  };
+  let next = read(0, undefined);
+  let spare: ArrayBuffer | undefined;
+  try {
+    for (let row = 0; row < rows; row += tileRows) {
+      const tile = await next;
+      next = read(row + tileRows, spare);
+      spare = (await quantizer.push(tensor.dtype, tile)).buffer as ArrayBuffer;
+    }
+    return await quantizer.finish();
+  } finally {
+    quantizer.close();
+    await next.catch(() => undefined); // its buffer is in use until then
+  }
+}
+
+/** The elements in an array that may be given away. */
+async function ownFloats(tensor: Tensor): Promise<Float32Array> {
+  if (tensor.dtype !== "float32") return toFloat32(tensor.dtype, await tensor.bytes());
+  const floats = new Float32Array(tensor.elements);
+  if (tensor.source.readInto) await tensor.source.readInto(new Uint8Array(floats.buffer), 0);
+  else floats.set(toFloat32("float32", await tensor.bytes()));
+  return floats;
 }
 
 function bytesPerElement(dtype: DType): number {
