@@ -150,7 +150,7 @@ class Run {
     const scalars = new Set(Object.keys(parts.graph.scalars(0, 0)));
     this.#ports = parts.session.inputs.filter(({ name }) => !fed.has(name) && !scalars.has(name));
     this.#stepsPerEpoch = Math.floor(parts.dataset.size / parts.batch);
-    this.#steps = this.#stepsPerEpoch * (parts.options.epochs ?? 10);
+    this.#steps = this.#stepsPerEpoch * (parts.options.epochs ?? DEFAULT_EPOCHS);
     this.#classes = parts.graph.classes;
   }
 
@@ -326,9 +326,9 @@ class Run {
   #report(stage?: string): void {
     const done = this.#step;
     const pace = (performance.now() - this.#startedAt) / 1000 / Math.max(1, done - this.#startedStep);
-    const epoch = Math.min(Math.floor(done / this.#stepsPerEpoch) + 1, this.#options.epochs ?? 10);
+    const epoch = Math.min(Math.floor(done / this.#stepsPerEpoch) + 1, this.#options.epochs ?? DEFAULT_EPOCHS);
     this.#options.onProgress?.({
-      stage: stage ?? `training, epoch ${epoch} of ${this.#options.epochs ?? 10}`,
+      stage: stage ?? `training, epoch ${epoch} of ${this.#options.epochs ?? DEFAULT_EPOCHS}`,
       done,
       total: this.#steps,
       secondsLeft: pace * (this.#steps - done),

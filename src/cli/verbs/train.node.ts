@@ -12,6 +12,7 @@ import { formatSeconds } from "../../report/format.ts";
 import { checkOutput } from "../../techniques/compress-file.node.ts";
 import { camelCase, fromText } from "../../techniques/recipe.ts";
 import type { EpochRecord } from "../../train/checkpoint.ts";
+import { DEFAULT_EPOCHS } from "../../train/loop.ts";
 import { LOSSES } from "../../train/losses.ts";
 import { OPTIMIZERS } from "../../train/optimizers.ts";
 import { SCHEDULES } from "../../train/schedule.ts";
@@ -38,7 +39,7 @@ export function addTrain(program: Command): void {
     .requiredOption("--data <name>", "training samples, as reader:path?option=value")
     .option("--validation <name>", "samples to judge each epoch on; the best epoch's weights are kept")
     .option("--set <name=value>", "option of the architecture (width=32); repeat for several", collect, [])
-    .option("--epochs <n>", "passes over the data", wholeNumber, 10)
+    .option("--epochs <n>", "passes over the data", wholeNumber, DEFAULT_EPOCHS)
     .option("--batch <n>", "samples per step", wholeNumber, 128)
     .option("--learning-rate <x>", "highest learning rate (default: 0.05 for sgd, 0.001 for adam)", positiveNumber)
     .addOption(new Option("--optimizer <name>", "optimizer").choices([...OPTIMIZERS]).default("sgd"))
