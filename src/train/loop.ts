@@ -73,6 +73,8 @@ export interface TrainResult {
   readonly masked: readonly string[];
 }
 
+/** Passes over the data where nobody says how many. */
+export const DEFAULT_EPOCHS = 10;
 const YIELD_SECONDS = 0.05; // an engine in the calling thread lets timers and signals in this often
 
 /**
