@@ -64,6 +64,20 @@ export function cloneGraph(graph: Graph, parent?: Graph, outer: Map<Value, Value
   return copy;
 }
 
+/** A copy of one node between other values; attributes (subgraphs too) are shared. */
+export function copyNode(node: Node, valueOf: (value: Value) => Value): Node {
+  const copy = new Node({
+    opType: node.opType,
+    domain: node.domain,
+    name: node.name,
+    inputs: node.inputs.map((input) => input && valueOf(input)),
+    outputs: node.outputs.map(valueOf),
+    attributes: node.attributes,
+  });
+  copy.original = node.original;
+  return copy;
+}
+
 function cloneAttribute(attribute: Attribute, clone: (graph: Graph) => Graph): Attribute {
   if (attribute.type === "graph") return { ...attribute, value: clone(attribute.value) };
   if (attribute.type === "graphs") return { ...attribute, value: attribute.value.map(clone) };

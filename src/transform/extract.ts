@@ -1,5 +1,6 @@
 /** Cuts a part of a graph out as a model of its own. */
-import { Graph, Node, Value } from "../ir/graph.ts";
+import { copyNode } from "../ir/clone.ts";
+import { Graph, type Node, Value } from "../ir/graph.ts";
 import { Model } from "../ir/model.ts";
 
 /**
@@ -23,16 +24,7 @@ export function extract(model: Model, inputs: readonly Value[], outputs: readonl
   for (const node of model.graph.nodes.filter((candidate) => needed.has(candidate))) {
     for (const input of node.inputs)
       if (input?.tensor && !copies.has(input)) part.graph.initializers.set(input.name, copyOf(input));
-    part.graph.add(
-      new Node({
-        opType: node.opType,
-        domain: node.domain,
-        name: node.name,
-        inputs: node.inputs.map((input) => input && copyOf(input)),
-        outputs: node.outputs.map(copyOf),
-        attributes: node.attributes,
-      }),
-    );
+    part.graph.add(copyNode(node, copyOf));
   }
   for (const output of outputs) part.graph.outputs.push(copyOf(output));
   return part;

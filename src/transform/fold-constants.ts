@@ -2,7 +2,8 @@
 import { type DType, dtypeBits, isFloat } from "../base/dtype.ts";
 import { isConcrete } from "../base/shape.ts";
 import { Builder } from "../ir/builder.ts";
-import { Graph, Node, Value } from "../ir/graph.ts";
+import { copyNode } from "../ir/clone.ts";
+import { Graph, type Node, Value } from "../ir/graph.ts";
 import { Model } from "../ir/model.ts";
 import { Tensor } from "../ir/tensor.ts";
 import { specOf } from "../ops/registry.ts";
@@ -168,16 +169,7 @@ async function evaluate(
     stack.pop();
     if (copied.has(node)) continue;
     copied.add(node);
-    part.graph.add(
-      new Node({
-        opType: node.opType,
-        domain: node.domain,
-        name: node.name,
-        inputs: node.inputs.map((input) => input && copyOf(input)),
-        outputs: node.outputs.map(copyOf),
-        attributes: node.attributes,
-      }),
-    );
+    part.graph.add(copyNode(node, copyOf));
   }
   for (const value of wanted) part.graph.outputs.push(copyOf(value));
   let results: ReadonlyMap<string, Tensor>;
