@@ -115,18 +115,44 @@ async function packedZeros(tensor: Tensor, zeroPoints: Value | undefined, layout
   const { rows, cols, bits, block } = layout;
   const blocks = Math.ceil(cols / block);
   const stride = layout.continuous ? cols : blocks * block;
-  const codes = unpackBits(await tensor.bytes(), bits, rows * stride);
   const stored = zeroPoints ? storedTensor(zeroPoints) : undefined;
   // One zero point per block; in bytes, each row of them starts at a whole one.
   const perRow = stored?.dtype === "uint4" ? blocks : Math.ceil((blocks * bits) / 8) * (8 / bits);
   const points = stored && !isFloat(stored.dtype) ? unpackBits(await stored.bytes(), bits, rows * perRow) : undefined;
+  const pointOf = (row: number, at: number): number => points?.[row * perRow + at] ?? layout.fallback;
+  const bytes = await tensor.bytes();
   let zeros = 0;
+  if ((block * bits) % 8 === 0 && (stride * bits) % 8 === 0 && cols % block === 0) {
+    const blockBytes = (block * bits) / 8;
+    for (let row = 0, at = 0; row < rows; row++)
+      for (let b = 0; b < blocks; b++, at += blockBytes)
+        zeros += codesEqual(bytes, at, at + blockBytes, bits, pointOf(row, b));
+    return zeros;
+  }
+  const codes = unpackBits(bytes, bits, rows * stride);
   for (let row = 0; row < rows; row++)
-    for (let col = 0; col < cols; col++) {
-      const point = points?.[row * perRow + Math.floor(col / block)] ?? layout.fallback;
-      if (codes[row * stride + col] === point) zeros++;
-    }
+    for (let col = 0; col < cols; col++)
+      if (codes[row * stride + col] === pointOf(row, Math.floor(col / block))) zeros++;
   return zeros;
+}
+
+/** Codes in bytes [from, to) that equal `code`, without unpacking them. */
+function codesEqual(bytes: Uint8Array, from: number, to: number, bits: number, code: number): number {
+  let equal = 0;
+  if (bits === 8) {
+    for (let i = from; i < to; i++) if (bytes[i] === code) equal++;
+  } else if (bits === 4) {
+    for (let i = from; i < to; i++) {
+      const pair = bytes[i] as number;
+      if ((pair & 15) === code) equal++;
+      if (pair >> 4 === code) equal++;
+    }
+  } else
+    for (let i = from; i < to; i++) {
+      const four = bytes[i] as number;
+      for (let shift = 0; shift < 8; shift += 2) if (((four >> shift) & 3) === code) equal++;
+    }
+  return equal;
 }
 
 function unpackBits(bytes: Uint8Array, bits: number, count: number): Uint8Array {

@@ -38,12 +38,12 @@ export interface SizeReport {
 export interface SizeOptions {
   /** Quality of brotli; default by size: 11 to 1 MiB, 9 to 32 MiB, else 5. */
   readonly brotliQuality?: number | undefined;
-  /** Bytes of weights up to which zeros are counted. Default 1 GiB. */
+  /** Bytes of weights up to which zeros are counted. Default 256 MiB. */
   readonly countBytes?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
-const COUNT_BYTES = 2 ** 30;
+const COUNT_BYTES = 256 * 2 ** 20;
 /** A model in memory up to this is encoded whole; beyond, its parts are read one by one. */
 const ENCODE_BYTES = 256 * 2 ** 20;
 
