@@ -63,6 +63,16 @@ export async function openLocalSession(
 }
 
 function linkTo(engine: Engine, signal: AbortSignal | undefined): EngineLink {
+  // Steps replace the state, so each must see the one before it finished: what touches the state runs in turn
+  let last: Promise<unknown> = Promise.resolve();
+  const inTurn = <T>(work: () => T | Promise<T>): Promise<T> => {
+    const turn = last.then(() => {
+      throwIfAborted(signal);
+      return work();
+    });
+    last = turn.catch(() => undefined);
+    return turn;
+  };
   return {
     inputs: engine.inputs,
     outputs: engine.outputs,
@@ -72,15 +82,26 @@ function linkTo(engine: Engine, signal: AbortSignal | undefined): EngineLink {
       throwIfAborted(signal);
       return seconds;
     },
-    async bind(state, links) {
-      const own = Object.entries(state).map(
-        ([name, array]) => [name, { ...array, data: copyOf(array.data as TypedData) }] as const,
-      );
-      engine.bind(Object.fromEntries(own), links);
+    bind(state, links) {
+      const own = copies(state);
+      return inTurn(() => engine.bind(own, links));
     },
-    step: (feeds, fetches) => engine.step(feeds, fetches),
-    readState: async (names) => engine.readState(names),
-    writeState: async (values) => engine.writeState(values),
-    close: () => engine.close(),
+    step: (feeds, fetches) => inTurn(() => engine.step(feeds, fetches)),
+    readState: (names) => inTurn(() => engine.readState(names)),
+    writeState(values) {
+      const own = copies(values);
+      return inTurn(() => engine.writeState(own));
+    },
+    async close() {
+      await last;
+      await engine.close();
+    },
   };
+}
+
+/** Arrays of our own, since the caller's may change before their turn comes. */
+function copies(arrays: Feeds): Feeds {
+  return Object.fromEntries(
+    Object.entries(arrays).map(([name, array]) => [name, { ...array, data: copyOf(array.data as TypedData) }]),
+  );
 }

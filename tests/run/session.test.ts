@@ -201,6 +201,11 @@ describe.each([
     expect(first.data).toEqual(Float32Array.of(1, 10)); // the caller's array is untouched
     await loop.write({ w: f32([2], [0, 1]) });
     expect((await loop.step({ x: f32([2], [5, 5]) }))["out"]?.data).toEqual(Float32Array.of(0, 5));
+    const many = Array.from({ length: 20 }, () => loop.step({ x: f32([2], [1, 2]) }));
+    const read = loop.read(); // asked for after the twenty, before any has ended
+    const last = (await Promise.all(many)).at(-1)?.["out"]?.data;
+    expect(last).toEqual(Float32Array.of(44, 204)); // no update of steps in flight together is lost
+    expect((await read)["w"]?.data).toEqual(Float32Array.of(45, 106));
     expect((await failure(loop.step({}))).message).toContain("'x'");
     expect((await failure(session.resident({ w: first }, { w: "nowhere" }))).code).toBe("shape-mismatch");
     await session.close();
