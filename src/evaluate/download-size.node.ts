@@ -25,7 +25,7 @@ const GOOD_BYTES = 32 * 2 ** 20;
 const SAMPLE_BYTES = 64 * 2 ** 20;
 const PIECES = 16;
 /** Above this, a quarter of them: packing takes seconds, and weights are alike. */
-const LARGE_BYTES = 2 ** 30;
+const LARGE_BYTES = 256 * 2 ** 20;
 const LARGE_SAMPLE_BYTES = 16 * 2 ** 20;
 /** Brotli's largest standard window. */
 const WINDOW_BITS = 24;
