@@ -1,16 +1,16 @@
 /**
  * Speed of the SIMD kernels against their plain TypeScript references: same data, one process, one thread.
  * Time is processor time, so that a busy machine does not make the figures of one core worse.
- * Run after a build: node bench/kernels.mjs [MiB] [--json]
+ * Run after a build: node bench/kernels.mjs [MiB]. Writes bench/runs/kernels.json.
  */
 import { cpus } from "node:os";
 import { Rng } from "../dist/base/rng.js";
 import { loadKernels } from "../dist/kernels/kernels.js";
 import { plainKernels } from "../dist/kernels/reference/plain-kernels.js";
+import { table, writeRun } from "./support.mjs";
 
 const MEBI = 2 ** 20;
 const megabytes = Number(process.argv.find((argument) => /^\d+$/.test(argument)) ?? 16);
-const json = process.argv.includes("--json");
 const kernels = await loadKernels();
 const cols = 4096;
 const rows = (megabytes * MEBI) / 4 / cols;
@@ -73,12 +73,17 @@ const results = CASES.map(([name, run]) => {
   return { name, simdBytesPerSecond: simd, plainBytesPerSecond: plain, ratio: simd / plain };
 });
 
-if (json) console.log(JSON.stringify({ cpu: cpus()[0]?.model, node: process.version, megabytes, results }, null, 2));
-else {
-  console.log(`${cpus()[0]?.model}, Node.js ${process.version}, ${megabytes} MiB of float32, one thread\n`);
-  console.log("| kernel | SIMD GB/s | plain GB/s | ratio |\n|---|---|---|---|");
-  for (const { name, simdBytesPerSecond, plainBytesPerSecond, ratio } of results)
-    console.log(
-      `| ${name} | ${(simdBytesPerSecond / 1e9).toFixed(2)} | ${(plainBytesPerSecond / 1e9).toFixed(2)} | ${ratio.toFixed(1)} |`,
-    );
-}
+writeRun("kernels", results, { megabytes });
+console.log(`${cpus()[0]?.model}, Node.js ${process.version}, ${megabytes} MiB of float32, one thread\n`);
+const gigabytes = (bytes) => (bytes / 1e9).toFixed(2);
+console.log(
+  table(
+    ["kernel", "SIMD GB/s", "plain GB/s", "ratio"],
+    results.map(({ name, simdBytesPerSecond, plainBytesPerSecond, ratio }) => [
+      name,
+      gigabytes(simdBytesPerSecond),
+      gigabytes(plainBytesPerSecond),
+      ratio.toFixed(1),
+    ]),
+  ),
+);

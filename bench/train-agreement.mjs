@@ -3,7 +3,7 @@
  * difference of every parameter, relative to that parameter's largest gradient. Exits 1 beyond 1e-4, or beyond twice
  * PyTorch's own single-precision error where that is larger: in a deep network rounding moves some activations across
  * ReLU's corner, and their gradients jump. Needs python3 with PyTorch.
- * `node bench/train-agreement.mjs [network …]` after `npm run build`.
+ * `node bench/train-agreement.mjs [network …]` after `npm run build`. Writes bench/runs/train-agreement.json.
  */
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -14,6 +14,7 @@ import { buildArchitecture } from "../dist/architectures/build.js";
 import { openSession } from "../dist/run/open-session.node.js";
 import { trainableParameters } from "../dist/train/parameters.js";
 import { buildStepGraph } from "../dist/train/step-graph.js";
+import { writeRun } from "./support.mjs";
 
 const TOLERANCE = 1e-4;
 const batch = 16;
@@ -25,6 +26,8 @@ if (spawnSync("python3", ["-c", "import torch"]).status !== 0) {
 const folder = mkdtempSync(join(tmpdir(), "pare-agreement-"));
 const script = join(dirname(fileURLToPath(import.meta.url)), "train-agreement.py");
 let failed = false;
+let torch = "absent";
+const rows = [];
 try {
   for (const name of networks) {
     const model = buildArchitecture(name);
@@ -68,6 +71,18 @@ try {
     const loss = outputs[graph.loss].data[0];
     const good = worst.error <= Math.max(TOLERANCE, 2 * peerWorst) && Math.abs(loss - peer.loss) <= TOLERANCE * Math.abs(peer.loss);
     failed ||= !good;
+    torch = peer.torch;
+    rows.push({
+      network: name,
+      batch,
+      good,
+      loss,
+      torchLoss: peer.loss,
+      parameters: names.length,
+      largestDifference: worst.error,
+      at: worst.name,
+      torchSinglePrecision: peerWorst,
+    });
     console.log(
       `${good ? "ok  " : "FAIL"} ${name}: loss ${loss.toFixed(6)} and ${peer.loss.toFixed(6)}, ${names.length} parameters, largest difference ${worst.error.toExponential(1)} (${worst.name}; PyTorch's own in single precision: ${peerWorst.toExponential(1)}), PyTorch ${peer.torch}`,
     );
@@ -75,4 +90,5 @@ try {
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }
+writeRun("train-agreement", rows, { versions: { torch } });
 process.exit(failed ? 1 : 0);

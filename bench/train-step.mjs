@@ -1,7 +1,7 @@
 /**
  * Training steps (forward, loss, backward, SGD with momentum) in pare and, when python3 has PyTorch, in PyTorch, in turns:
  * each at every thread count up to the machine's, the best one counted.
- * `node bench/train-step.mjs [--json] [--batch 128] [--rounds 3] [network …]` after `npm run build`.
+ * `node bench/train-step.mjs [--batch 128] [--rounds 3] [network …]` after `npm run build`. Writes bench/runs/train-step.json.
  */
 import { spawnSync } from "node:child_process";
 import { cpus } from "node:os";
@@ -11,11 +11,11 @@ import { parseArgs } from "node:util";
 import { buildArchitecture } from "../dist/architectures/build.js";
 import { openSession } from "../dist/run/open-session.node.js";
 import { buildStepGraph } from "../dist/train/step-graph.js";
+import { median, writeRun } from "./support.mjs";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
-    json: { type: "boolean", default: false },
     batch: { type: "string", default: "128" },
     rounds: { type: "string", default: "3" },
     steps: { type: "string", default: "30" },
@@ -32,11 +32,6 @@ const stepsOf = (name) => Math.max(5, Math.round(wanted * (FACTORS[name] ?? 1)))
 const probe = spawnSync("python3", ["-c", "import torch; print(torch.__version__)"], { encoding: "utf8" });
 const torch = probe.status === 0 ? probe.stdout.trim() : undefined;
 if (!torch) console.error("PyTorch was not found: only pare is measured");
-
-function median(list) {
-  const sorted = [...list].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)];
-}
 
 async function pareSeconds(name, threads, steps) {
   const model = buildArchitecture(name);
@@ -100,24 +95,9 @@ for (const name of networks) {
     ratio: peer ? pare.seconds / peer.seconds : undefined,
     all: { pare: [...found.pare], torch: [...found.torch] },
   });
-  if (!values.json) {
-    const ms = (entry) => (entry ? `${(entry.seconds * 1000).toFixed(2)} ms (${entry.threads} threads)` : "not measured");
-    const ratio = peer ? `, ratio ${(pare.seconds / peer.seconds).toFixed(2)}` : "";
-    const mins = peer ? ` (of the fastest steps: ${(pare.min / peer.min).toFixed(2)})` : "";
-    console.log(`${name}, batch ${batch}: pare ${ms(pare)}, PyTorch ${ms(peer)}${ratio}${mins}`);
-  }
+  const ms = (entry) => (entry ? `${(entry.seconds * 1000).toFixed(2)} ms (${entry.threads} threads)` : "not measured");
+  const ratio = peer ? `, ratio ${(pare.seconds / peer.seconds).toFixed(2)}` : "";
+  const mins = peer ? ` (of the fastest steps: ${(pare.min / peer.min).toFixed(2)})` : "";
+  console.log(`${name}, batch ${batch}: pare ${ms(pare)}, PyTorch ${ms(peer)}${ratio}${mins}`);
 }
-if (values.json)
-  console.log(
-    JSON.stringify(
-      {
-        bench: "train-step",
-        command: `node bench/train-step.mjs ${process.argv.slice(2).join(" ")}`,
-        machine: { cpu: cpus()[0]?.model, cores: cpus().length, platform: process.platform },
-        versions: { node: process.version, torch: torch ?? null, "onnxruntime-node": (await import("onnxruntime-node/package.json", { with: { type: "json" } })).default.version },
-        rows,
-      },
-      null,
-      2,
-    ),
-  );
+writeRun("train-step", rows, { versions: { torch: torch ?? "absent" } });

@@ -1,0 +1,159 @@
+/**
+ * Writes bench/RESULTS.md from the recorded runs in bench/runs/*.json; nothing in it is typed by hand.
+ * `node bench/results.mjs` after a benchmark; `--check` only says (exit code 1) when the page is not what the runs give.
+ */
+import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { root, runs, table } from "./support.mjs";
+
+const percent = (value, digits = 1) => `${(100 * value).toFixed(digits)} %`;
+const milliseconds = (seconds) => (seconds === undefined ? "" : `${(1000 * seconds).toFixed(2)} ms`);
+const megabytes = (bytes) => (bytes === undefined ? "" : `${Math.round(bytes / 1e6)} MB`);
+const gigabytes = (bytes) => (bytes === undefined ? "" : `${(bytes / 1e9).toFixed(2)} GB/s`);
+const interval = ({ value, low, high }, show) => `${show(value)} (${show(low)} to ${show(high)})`;
+const faster = (ratio) => interval({ value: 1 / ratio.value, low: 1 / ratio.high, high: 1 / ratio.low }, (x) => `${x.toFixed(2)}×`);
+
+/** Each benchmark's section, in the page's order: title, what was measured, tables, notes. */
+const SECTIONS = {
+  kernels: ({ rows, megabytes: size }) => [
+    "SIMD kernels",
+    `Float32 bytes per second of processor time, one thread, ${size} MiB of weights, best of several runs; the plain TypeScript reference is the same arithmetic in ordinary loops, in the same process.`,
+    table(
+      ["kernel", "SIMD", "plain", "ratio"],
+      rows.map((row) => [row.name, gigabytes(row.simdBytesPerSecond), gigabytes(row.plainBytesPerSecond), `${row.ratio.toFixed(1)}×`]),
+    ),
+  ],
+  "big-model": ({ rows }) => [
+    "Models larger than memory",
+    "Each in a fresh process, in turns with plain copies of the same file; seconds are medians, peaks are the largest seen. `convert` reads, quantizes and writes; `verb` is the whole command, with the proof and the sizes of both files. Rates are bytes of the input per second; `of copy` compares with the faster of the two copies.",
+    table(
+      ["model", "what", "seconds", "rate", "of copy", "processor seconds", "peak memory"],
+      rows.map((row) => [
+        `${row.model}, ${row.layout} weights`,
+        row.what,
+        row.seconds.toFixed(2),
+        gigabytes(row.bytesPerSecond),
+        row.bytesPerSecond === undefined || row.what.startsWith("copy") ? "" : percent(row.bytesPerSecond / copyRate(rows, row), 0),
+        row.cpuSeconds === undefined ? "" : row.cpuSeconds.toFixed(2),
+        megabytes(row.peakBytes),
+      ]),
+    ),
+  ],
+  "calibration-memory": ({ rows }) => [
+    "Memory of static calibration",
+    "Peak resident memory of `quantize` (static int8) in fresh processes, medians: statistics are held, samples are not. Runs of the same case differ by some tens of megabytes, as the runtime collects garbage when it likes.",
+    table(
+      ["case", "samples", "peak memory", "least and most", "seconds"],
+      rows.map((row) => [
+        row.case,
+        row.samples,
+        megabytes(row.peakBytes),
+        `${megabytes(Math.min(...row.all.map((one) => one.peakBytes)))} to ${megabytes(Math.max(...row.all.map((one) => one.peakBytes)))}`,
+        row.seconds.toFixed(1),
+      ]),
+    ),
+  ],
+  "train-step": ({ rows, versions }) => [
+    "Training steps",
+    `Forward, loss, backward, SGD with momentum; in turns with PyTorch ${versions.torch}, each at its best thread count. Below 1 pare is faster.`,
+    table(
+      ["network", "batch", "pare", "PyTorch", "ratio of medians", "ratio of fastest steps"],
+      rows.map((row) => [
+        row.network,
+        row.batch,
+        `${milliseconds(row.pareSeconds)}, ${row.pareThreads} threads`,
+        row.torchSeconds === undefined ? "not measured" : `${milliseconds(row.torchSeconds)}, ${row.torchThreads} threads`,
+        row.ratio?.toFixed(2) ?? "",
+        row.ratioOfMins?.toFixed(2) ?? "",
+      ]),
+    ),
+  ],
+  "train-agreement": ({ rows, versions }) => [
+    "Gradients beside PyTorch",
+    `Largest difference of any parameter's gradient from PyTorch ${versions.torch} in double precision, relative to that parameter's largest gradient; beside it PyTorch's own error in single precision.`,
+    table(
+      ["network", "parameters", "loss", "PyTorch's loss", "largest difference", "PyTorch in single precision", "agrees"],
+      rows.map((row) => [
+        row.network,
+        row.parameters,
+        row.loss.toFixed(6),
+        row.torchLoss.toFixed(6),
+        row.largestDifference.toExponential(1),
+        row.torchSinglePrecision.toExponential(1),
+        row.good ? "yes" : "**no**",
+      ]),
+    ),
+  ],
+  "real-models": ({ rows, batch }) => [
+    "Techniques on real networks",
+    `Accuracy with 95 % intervals, and its difference from fp32 on the same samples; speed over fp32, timed in turns, at batch 1${batch ? ` and ${batch}` : ""}.`,
+    table(
+      ["network", "variant", "samples", "accuracy", "difference", "bytes", "brotli bytes", "speed", ...(batch ? [`speed, batch ${batch}`] : [])],
+      rows.map((row) =>
+        row.error
+          ? [row.network, row.variant, row.error, "", "", "", "", "", ...(batch ? [""] : [])]
+          : [
+              row.network,
+              row.variant,
+              row.samples,
+              interval(row.accuracy, percent),
+              row.difference ? interval(row.difference, percent) : "",
+              row.bytes,
+              row.brotliBytes,
+              faster(row.latencyRatio),
+              ...(batch ? [row.latencyRatioBatch ? faster(row.latencyRatioBatch) : ""] : []),
+            ],
+      ),
+    ),
+  ],
+};
+
+function copyRate(rows, { model, layout }) {
+  return Math.max(
+    ...rows.filter((row) => row.model === model && row.layout === layout && row.what.startsWith("copy")).map((row) => row.bytesPerSecond),
+  );
+}
+
+/** The machine, the command, and what a reader should hold against the figures. */
+function about({ command, date, machine, versions: own, load, threads }) {
+  const versions = Object.entries(own ?? machine.versions ?? {}).map(([name, version]) => `${name} ${String(version).replace(/^v/, "")}`);
+  const { cpu, cores, memoryBytes, features } = machine;
+  const parts = [
+    `${cpu}${cores ? `, ${cores} cores` : ""}${threads ? `, ${threads} threads used` : ""}`,
+    memoryBytes ? `${Math.round(memoryBytes / 2 ** 30)} GiB of memory` : undefined,
+    features?.length ? features.join(", ") : undefined,
+    versions.join(", "),
+  ];
+  const lines = [`\`${command}\`${date ? ` on ${date.slice(0, 10)}` : ""}: ${parts.filter(Boolean).join("; ")}.`];
+  if (load && cores && Math.max(load.start, load.end) > cores)
+    lines.push(
+      `The machine was not idle: its load was ${load.start} at the start and ${load.end} at the end, on ${cores} cores. Wall times are longer than on a quiet one; processor times, ratios of runs in turns and peaks of memory suffer less.`,
+    );
+  return lines.join(" ");
+}
+
+const found = readdirSync(runs).filter((name) => name.endsWith(".json"));
+const unknown = found.filter((name) => !Object.hasOwn(SECTIONS, name.slice(0, -5)));
+if (unknown.length > 0) {
+  console.error(`No section for ${unknown.join(", ")}: add one to bench/results.mjs`);
+  process.exit(2);
+}
+const page = [
+  "# Results of the benchmarks",
+  "Generated by `node bench/results.mjs` from the recorded runs in `bench/runs`. Each section names its command and machine.",
+  ...Object.entries(SECTIONS)
+    .filter(([name]) => found.includes(`${name}.json`))
+    .flatMap(([name, section]) => {
+      const run = JSON.parse(readFileSync(join(runs, `${name}.json`), "utf8"));
+      const [title, ...parts] = section(run);
+      return [`## ${title}`, ...parts, about(run)];
+    }),
+  "",
+].join("\n\n").trimEnd();
+const path = join(root, "bench", "RESULTS.md");
+if (process.argv.includes("--check")) {
+  if (!existsSync(path) || readFileSync(path, "utf8") !== `${page}\n`) {
+    console.error("bench/RESULTS.md is not what bench/runs gives: node bench/results.mjs");
+    process.exit(1);
+  }
+} else writeFileSync(path, `${page}\n`);
