@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -109,6 +109,19 @@ describe("a file in, a proven file out", () => {
       message: expect.stringMatching(message) as string,
     });
     expect(readdirSync(folder).sort()).toEqual(before);
+  });
+
+  it.runIf(existsSync("/proc/self"))("says at once where no file can be made", async () => {
+    const result = compressFile(input, "/proc/self/small.onnx", [pruneWeights({ ratio: 0.5 })]);
+    await expect(result).rejects.toMatchObject({ code: "output", where: "/proc/self/small.onnx" });
+  });
+
+  it("replaces what a killed process with the same number left behind", async () => {
+    const left = at(`.again.onnx.${process.pid}.tmp`);
+    mkdirSync(left);
+    writeFileSync(join(left, "again.onnx.data"), "half a file");
+    await compressFile(input, at("again.onnx"), [pruneWeights({ ratio: 0.5 })]);
+    expect(readdirSync(folder).filter((name) => name.includes("again"))).toEqual(["again.onnx"]);
   });
 
   it("leaves nothing behind when it is stopped", async () => {

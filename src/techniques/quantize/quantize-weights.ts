@@ -50,8 +50,10 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
       .meta({ search: choices(16, 32, 64, 128) }),
     symmetric: z
       .boolean()
-      .default(false)
-      .describe("one scale and no zero point per block")
+      .optional()
+      .describe(
+        "a scale and no zero point per block; default: at 8 bits, where the exact peak matters more than the range",
+      )
       .meta({ search: choices(true, false) }),
     method: z
       .enum(["auto", "rtn", "mse"])
@@ -87,7 +89,7 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
     const plan: PlanOptions = {
       bits: options.bits,
       block: options.block,
-      symmetric: options.symmetric,
+      symmetric: options.symmetric ?? options.bits === 8,
       scale: options.method === "mse" || (options.method === "auto" && isSmall(sites)) ? "mse" : "range",
       scaleType: options.scales,
       form: options.form,
