@@ -6,6 +6,7 @@ import { PareError } from "../base/error.ts";
 import { sizeOf } from "../evaluate/size.node.ts";
 import { loadFile } from "../ir/load.node.ts";
 import { saveFile } from "../ir/save.node.ts";
+import { outputError } from "../onnx/atomic-write.node.ts";
 import { type CompressOptions, type CompressReport, reportOf, runSteps } from "./pipeline.node.ts";
 import { prove } from "./prove.node.ts";
 import type { Step } from "./technique.ts";
@@ -29,7 +30,11 @@ export async function compressFile(
   const { model, steps: reports } = await runSteps(original, steps, options);
   const staging = join(dirname(resolve(output)), `.${basename(output)}.${process.pid}.tmp`);
   try {
-    await mkdir(staging, { recursive: true });
+    await rm(staging, { recursive: true, force: true }); // of a killed process that had the same number
+    // Not recursive: where the kernel refuses new folders (/proc), Node's recursive mkdir never returns.
+    await mkdir(staging).catch((error: unknown) => {
+      throw outputError(error, output);
+    });
     const staged = join(staging, basename(output));
     const { externalDataThreshold, signal } = options;
     await saveFile(model, staged, {
