@@ -35,6 +35,8 @@ const WORKER_BYTES = 4 << 20;
 const BUDGET_BYTES = 160 << 20;
 /** An unused pool's threads end after this. */
 const IDLE_MS = 1000;
+/** Buffers kept for the next weight: the system hands out fresh memory at the price of clearing it. */
+const SPARE_BUFFERS = 8;
 
 /**
  * Calls `work` with kernels for a weight of `weightBytes`, as soon as the weights being computed leave room for `memoryBytes`
@@ -95,6 +97,19 @@ class Room {
 const { process: runtime } = globalThis as { process?: { versions?: { node?: string } } };
 const isNode = runtime?.versions?.node !== undefined;
 const room = new Room();
+const spares: ArrayBuffer[] = [];
+
+/** A buffer of so many bytes with whatever is in it. */
+export function takeBuffer(bytes: number): ArrayBuffer {
+  const at = spares.findIndex((spare) => spare.byteLength === bytes);
+  return spares.splice(at, at < 0 ? 0 : 1)[0] ?? new ArrayBuffer(bytes);
+}
+
+/** Keeps a buffer for the next who takes one of its size, while weights are being computed. */
+export function giveBackBuffer(buffer: ArrayBuffer | undefined): void {
+  if (buffer && buffer.byteLength > 0 && users > 0 && spares.length < SPARE_BUFFERS) spares.push(buffer);
+}
+
 let shared: Promise<KernelPool> | undefined;
 let users = 0;
 let idle: ReturnType<typeof setTimeout> | undefined;
@@ -113,6 +128,7 @@ function releasePool(): void {
   idle = setTimeout(() => {
     const unused = shared;
     shared = undefined;
+    spares.length = 0;
     void unused?.then((pool) => pool.close());
   }, IDLE_MS);
   idle.unref();

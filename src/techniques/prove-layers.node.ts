@@ -51,8 +51,7 @@ export async function proveLayers(
   let maxAbsError = 0;
   for (const { before, after } of chosen) {
     throwIfAborted(options.signal);
-    const x = await runOnce(before, options);
-    const y = await runOnce(after, options);
+    const [x, y] = await both(runOnce(before, options), runOnce(after, options));
     for (let i = 0; i < x.length; i++) {
       const [a, b] = [x[i] as number, y[i] as number];
       signal += a * a;
@@ -91,6 +90,12 @@ function matchingLayers(original: Model, model: Model): Pair[] {
     if (before && after) pairs.push({ name: node.name || output.name, bytes, before, after });
   }
   return pairs;
+}
+
+/** Both results once both have ended, also when one has failed: no session is left open. */
+async function both<T>(first: Promise<T>, second: Promise<T>): Promise<readonly [T, T]> {
+  await Promise.allSettled([first, second]);
+  return [await first, await second];
 }
 
 async function runOnce(model: Model, options: SessionOptions & { readonly seed: number }): Promise<ArrayLike<number>> {

@@ -5,7 +5,7 @@ import { toFloat32 } from "../../base/to-float32.ts";
 import { Tensor } from "../../ir/tensor.ts";
 import type { BlockQuantized, BlockSpec, ChannelSpec, ErrorSums, Kernels } from "../../kernels/types.ts";
 import { SharedParts } from "../../transform/shared-source.ts";
-import { type RowQuantizer, computeWeight } from "../kernel-host.ts";
+import { type RowQuantizer, computeWeight, giveBackBuffer, takeBuffer } from "../kernel-host.ts";
 
 export type Bits = 2 | 4 | 8;
 
@@ -141,9 +141,9 @@ async function pushRows(
   // A computed tensor is read once: a part of it costs as much as all of it
   const whole = tensor.source.readInto ? undefined : await tensor.bytes();
   const read = async (row: number, buffer: ArrayBuffer | undefined): Promise<Uint8Array> => {
-    if (row >= rows) return new Uint8Array(0);
+    if (row >= rows) return new Uint8Array(buffer ?? new ArrayBuffer(0), 0, 0);
     const length = Math.min(tileRows, rows - row) * rowBytes;
-    const tile = new Uint8Array(buffer ?? new ArrayBuffer(Math.min(tileRows, rows) * rowBytes), 0, length);
+    const tile = new Uint8Array(buffer ?? takeBuffer(Math.min(tileRows, rows) * rowBytes), 0, length);
     if (whole) tile.set(whole.subarray(row * rowBytes, row * rowBytes + length));
     else await tensor.source.readInto?.(tile, row * rowBytes);
     return tile;
@@ -159,7 +159,9 @@ async function pushRows(
     return await quantizer.finish();
   } finally {
     quantizer.close();
-    await next.catch(() => undefined); // its buffer is in use until then
+    // Its buffer is in use until then
+    const last = await next.catch(() => undefined);
+    for (const buffer of new Set([spare, last?.buffer as ArrayBuffer | undefined])) giveBackBuffer(buffer);
   }
 }
 
