@@ -17,6 +17,8 @@ export interface OutputFidelity {
   readonly cosine: number;
   /** NaN, as is `sqnrDb`, when the candidate answers NaN where the reference does not. */
   readonly maxAbsError: number;
+  /** The reference answers nothing but NaN here: there is nothing to be faithful to. */
+  readonly referenceIsNaN: boolean;
   /** Share of rows along the last axis with the same highest score; undefined unless it is a float output with such rows. */
   readonly agreement?: Interval | undefined;
   /** Mean Kullback-Leibler divergence of the rows' distributions in nats; undefined as above. */
@@ -79,6 +81,8 @@ class OutputSums {
   readonly #sums = new ErrorSums();
   readonly #divergences = new StreamingMoments();
   #candidateNaN = 0;
+  #referenceNaN = 0;
+  #elements = 0;
   #rows = 0;
   #agreeing = 0;
   #probabilities: boolean | undefined;
@@ -97,6 +101,7 @@ class OutputSums {
       this.#addStrings(expected.data as readonly string[], actual.data as readonly string[]);
       return;
     }
+    this.#elements += expected.data.length;
     const [a, b] = this.#comparable(asFloat32(expected), asFloat32(actual));
     this.#sums.add(a, b);
     const width = lastAxis(expected);
@@ -108,7 +113,8 @@ class OutputSums {
     if (a.every(Number.isFinite) && b.every(Number.isFinite)) return [a, b];
     const [x, y] = [a.slice(), b.slice()];
     for (let i = 0; i < x.length; i++) {
-      if (Number.isNaN(y[i]) && !Number.isNaN(x[i])) this.#candidateNaN++;
+      if (Number.isNaN(x[i])) this.#referenceNaN++;
+      else if (Number.isNaN(y[i])) this.#candidateNaN++;
       if (!Number.isFinite(x[i]) && Object.is(x[i], y[i])) x[i] = y[i] = 0;
     }
     return [x, y];
@@ -142,6 +148,7 @@ class OutputSums {
       sqnrDb: broken ? Number.NaN : sqnrDb,
       cosine,
       maxAbsError: broken ? Number.NaN : maxAbsError,
+      referenceIsNaN: this.#elements > 0 && this.#referenceNaN === this.#elements,
       agreement: rows ? wilsonInterval(this.#agreeing, this.#rows) : undefined,
       klNats: rows ? intervalOfMoments(this.#divergences) : undefined,
     };

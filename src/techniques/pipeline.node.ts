@@ -146,9 +146,18 @@ function promised(model: Model, side: "inputs" | "outputs"): string {
   return values.map((value) => value.name).join(", ");
 }
 
+function hasProblem(model: Model, message: string): boolean {
+  return checkModel(model).some((problem) => problem.severity === "error" && problem.message === message);
+}
+
 /** Structure, inputs and outputs of a step's result. */
 function checkResult(original: Model, model: Model, step: Step): void {
   const problem = checkModel(model).find(({ severity }) => severity === "error");
+  if (problem && hasProblem(original, problem.message))
+    throw new PareError("bad-model", `The model is not valid: ${problem.message}`, {
+      where: problem.where,
+      help: "Repair it first; 'pare check' lists what is wrong with it",
+    });
   if (problem)
     throw new PareError("verification", `${step.technique.name} made an invalid model: ${problem.message}`, {
       where: problem.where,

@@ -40,14 +40,21 @@ export async function prove(original: Model, model: Model, options: ProofOptions
   if (weightBytes(original) > WHOLE_MODEL_BYTES)
     return proveByLayers(original, model, { provider, threads, signal, seed });
   const data = options.evaluation ?? options.data;
-  const found = await fidelity(original, model, { data, provider, threads, signal, seed }).catch((error: unknown) => {
-    throw error instanceof PareError && error.code === "engine"
-      ? new PareError("verification", "The result does not run, so it was not written", {
-          found: messageOf(error),
-          cause: error,
-        })
-      : error;
+  const sessions = { data, provider, threads, signal, seed };
+  const found = await fidelity(original, model, sessions).catch(async (error: unknown) => {
+    if (!(error instanceof PareError) || error.code !== "engine") throw error;
+    await checkRuns(original, sessions);
+    throw new PareError("verification", "The result does not run, so it was not written", {
+      found: messageOf(error),
+      cause: error,
+    });
   });
+  const silent = found.outputs.find((output) => output.referenceIsNaN);
+  if (silent)
+    throw new PareError("verification", "The original answers NaN only, so nothing can be proven", {
+      where: silent.name,
+      help: "'pare check --weights' finds weights that are not numbers; else name real inputs with --evaluate",
+    });
   if (Number.isNaN(found.maxAbsError) || Number.isNaN(found.sqnrDb))
     throw new PareError("verification", "The result answers NaN where the original does not, so it was not written", {
       where: found.outputs.find((output) => Number.isNaN(output.maxAbsError))?.name ?? "outputs",
@@ -55,6 +62,20 @@ export async function prove(original: Model, model: Model, options: ProofOptions
     });
   const { maxAbsError, sqnrDb, cosine, samples, inputs } = found;
   return { session: true, provider, maxAbsError, sqnrDb, cosine, samples, on: inputs };
+}
+
+/** Throws when the original itself does not run on the inputs of the proof: then its result cannot be blamed. */
+async function checkRuns(original: Model, options: Parameters<typeof fidelity>[2]): Promise<void> {
+  await fidelity(original, original, options).catch((error: unknown) => {
+    if (!(error instanceof PareError) || error.code !== "engine") throw error;
+    throw new PareError("verification", "The original does not run on these inputs, so nothing can be proven", {
+      found: messageOf(error),
+      help: options?.data
+        ? "Name samples that suit the model, or repair it: 'pare check' shows what is wrong with it"
+        : "Name real inputs with --evaluate: the synthetic ones do not suit this model",
+      cause: error,
+    });
+  });
 }
 
 async function proveByLayers(

@@ -6,9 +6,10 @@ import { z } from "zod";
 import { inferShapes } from "../../src/analyse/shapes.ts";
 import { buildArchitecture } from "../../src/architectures/build.ts";
 import { openDataset } from "../../src/data/open.node.ts";
+import { Builder } from "../../src/ir/builder.ts";
 import { cloneModel } from "../../src/ir/clone.ts";
 import { loadFile } from "../../src/ir/load.node.ts";
-import type { Model } from "../../src/ir/model.ts";
+import { Model } from "../../src/ir/model.ts";
 import { saveFile } from "../../src/ir/save.node.ts";
 import { Tensor } from "../../src/ir/tensor.ts";
 import { compressFile } from "../../src/techniques/compress-file.node.ts";
@@ -122,6 +123,32 @@ describe("a file in, a proven file out", () => {
     writeFileSync(join(left, "again.onnx.data"), "half a file");
     await compressFile(input, at("again.onnx"), [pruneWeights({ ratio: 0.5 })]);
     expect(readdirSync(folder).filter((name) => name.includes("again"))).toEqual(["again.onnx"]);
+  });
+
+  it("blames the original when it does not run on the inputs of the proof", async () => {
+    const model = new Model();
+    const b = new Builder(model.graph);
+    const rows = b.op("Reshape", [b.input("x", "float32", ["n", 4]), b.constant("two", Tensor.int64([2, 4]))]);
+    b.output(b.op("MatMul", [rows, b.constant("w", Tensor.float32([4, 64], new Float32Array(256).fill(0.5)))]));
+    await expect(compress(model, [pruneWeights({ ratio: 0.5 })])).rejects.toThrow(
+      /The original does not run.*--evaluate/,
+    );
+  });
+
+  it("does not prove anything against an original that answers NaN", async () => {
+    const model = lenet();
+    fillFirstWeight(model, Number.NaN);
+    await expect(compress(model, [pruneWeights({ ratio: 0.5 })])).rejects.toThrow(/The original answers NaN.*check/);
+  });
+
+  it("blames the original when it was invalid before", async () => {
+    const model = lenet();
+    for (const node of model.graph.nodes) if (node.opType === "Relu") node.domain = "not.imported";
+    const result = compress(model, [pruneWeights({ ratio: 0.5 })]);
+    await expect(result).rejects.toMatchObject({
+      code: "bad-model",
+      message: expect.stringMatching(/^(?!.*made)/) as string,
+    });
   });
 
   it("leaves nothing behind when it is stopped", async () => {
