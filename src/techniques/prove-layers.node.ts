@@ -41,6 +41,8 @@ export async function proveLayers(
   options: SessionOptions & { readonly seed: number },
 ): Promise<LayersProof | undefined> {
   const pairs = matchingLayers(original, model);
+  // Two sessions at a time: one thread each, unless the caller wants more
+  const sessionOptions = { ...options, threads: options.threads || 1 };
   const rng = new Rng(options.seed);
   const bySize = [...pairs].sort((a, b) => b.bytes - a.bytes);
   const chosen = [...bySize.slice(0, LARGEST), ...rng.shuffle(bySize.slice(LARGEST)).slice(0, RANDOM)];
@@ -51,7 +53,7 @@ export async function proveLayers(
   let maxAbsError = 0;
   for (const { before, after } of chosen) {
     throwIfAborted(options.signal);
-    const [x, y] = await both(runOnce(before, options), runOnce(after, options));
+    const [x, y] = await both(runOnce(before, sessionOptions), runOnce(after, sessionOptions));
     for (let i = 0; i < x.length; i++) {
       const [a, b] = [x[i] as number, y[i] as number];
       signal += a * a;
