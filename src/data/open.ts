@@ -3,7 +3,7 @@ import { nearest, PareError } from "../base/error.ts";
 import type { Dataset, Reader } from "./dataset.ts";
 import type { Host } from "./host.ts";
 import { indexedDataset, VIEW_OPTIONS } from "./indexed.ts";
-import { formatName, parseName } from "./name.ts";
+import { parseName } from "./name.ts";
 import { NameOptions } from "./options.ts";
 import { READERS } from "./readers.ts";
 import { isSetsFile, openSetsFile, SETS_FILE_OPTIONS } from "./sets-file.ts";
@@ -66,10 +66,4 @@ function checkOptions(
       ...(near ? { help: `Did you mean ${near}?` } : {}),
     });
   }
-}
-
-/** The same name with options added or replaced. */
-export function withOptions(name: string, options: Readonly<Record<string, string>>): string {
-  const parsed = parseName(name);
-  return formatName({ ...parsed, options: { ...parsed.options, ...options } });
 }

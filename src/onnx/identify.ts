@@ -74,7 +74,7 @@ function identifyText(text: string): FileKind | undefined {
   if (/^(ir_version|opset_import|graph|model_version)\s*[:{]/.test(start))
     return { name: "a protobuf text file", help: "Convert it to the binary form" };
   if (/^<\s*(ir_version|opset_import)\s*:/.test(start))
-    return { name: "a model in ONNX text form", help: "Parse it with parseModel, or use the binary file" };
+    return { name: "a model in ONNX text form", help: "Convert it first: pare convert MODEL.onnxtxt -o MODEL.onnx" };
   return undefined;
 }
 

@@ -25,13 +25,6 @@ export function varint(value: number): Uint8Array<ArrayBuffer> {
   return Uint8Array.from(bytes);
 }
 
-/** Number of bytes of {@link varint}. */
-export function varintLength(value: number): number {
-  let length = 1;
-  for (let rest = value; rest >= 0x80; rest = Math.floor(rest / 0x80)) length++;
-  return length;
-}
-
 /** What the reader must know about one field. */
 export interface FieldPlan {
   readonly name: string;

@@ -19,8 +19,6 @@ export type Shape = readonly Dim[];
 /** Tensors with more elements than this carry no contents through inference. */
 export const MAX_CONTENTS = 1024;
 
-export const UNKNOWN: ValueType = { dtype: undefined, shape: undefined };
-
 export function mismatch(context: InferContext, found: string, expected: string): PareError {
   const { node } = context;
   return new PareError("shape-mismatch", "The inputs do not fit the operator", {

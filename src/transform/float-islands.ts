@@ -86,13 +86,3 @@ function markSizes(model: Model, cast: Node, islands: Map<Node, string>): void {
   }
   for (const node of found) if (!islands.has(node)) islands.set(node, "it computes sizes or indices in floating point");
 }
-
-/** Nodes that compute or read one of the values. */
-export function nodesAround(values: Iterable<Value>): Set<Node> {
-  const nodes = new Set<Node>();
-  for (const value of values) {
-    if (value.producer) nodes.add(value.producer);
-    for (const use of value.uses) nodes.add(use.node);
-  }
-  return nodes;
-}
