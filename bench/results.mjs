@@ -25,7 +25,7 @@ const SECTIONS = {
   ],
   "big-model": ({ rows }) => [
     "Models larger than memory",
-    "Each in a fresh process, in turns with plain copies of the same file; seconds are medians, peaks are the largest seen. `convert` reads, quantizes and writes; `verb` is the whole command, with the proof and the sizes of both files. Rates are bytes of the input per second; `of copy` compares with the faster of the two copies.",
+    `Each in a fresh process, in turns with plain copies of the same file; seconds are medians, peaks are the largest seen. \`convert\` reads, quantizes and writes; \`verb\` is the whole command, with the proof and the sizes of both files. Rates are bytes of the input per second; \`of copy\` compares with the faster of the two copies. ${rows[0].all.length === 1 ? "One round only: a single copy can be off by a factor of two, so the ratios are no proof." : `${rows[0].all.length} rounds.`}`,
     table(
       ["model", "what", "seconds", "rate", "of copy", "processor seconds", "peak memory"],
       rows.map((row) => [
@@ -127,7 +127,7 @@ function about({ command, date, machine, versions: own, load, threads }) {
   const lines = [`\`${command}\`${date ? ` on ${date.slice(0, 10)}` : ""}: ${parts.filter(Boolean).join("; ")}.`];
   if (load && cores && Math.max(load.start, load.end) > cores)
     lines.push(
-      `The machine was not idle: its load was ${load.start} at the start and ${load.end} at the end, on ${cores} cores. Wall times are longer than on a quiet one; processor times, ratios of runs in turns and peaks of memory suffer less.`,
+      `The machine was not idle: its load was ${load.start} at the start and ${load.end} at the end, on ${cores} cores. Wall times, and ratios of them over few rounds, are longer and vary more than on a quiet one; processor times and peaks of memory suffer less.`,
     );
   return lines.join(" ");
 }
