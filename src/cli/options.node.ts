@@ -70,6 +70,13 @@ export function wholeNumber(text: string): number {
   return value;
 }
 
+/** Parses a whole number from 1 up, for commander. */
+export function countingNumber(text: string): number {
+  const value = wholeNumber(text);
+  if (value === 0) throw new InvalidArgumentError(`Found '${text}', expected a whole number from 1 up.`);
+  return value;
+}
+
 /** Parses a number greater than zero, for commander. */
 export function positiveNumber(text: string): number {
   const value = Number(text);

@@ -5,7 +5,7 @@ import type { LatencyRatio } from "../../evaluate/latency.ts";
 import { loadFile } from "../../ir/load.node.ts";
 import { formatBytes, formatSeconds, formatValue } from "../../report/format.ts";
 import { formatTable } from "../format.ts";
-import { addCommonOptions, commonOptions, dimensions, positiveNumber, wholeNumber } from "../options.node.ts";
+import { addCommonOptions, commonOptions, dimensions, positiveNumber, countingNumber } from "../options.node.ts";
 import { runVerb } from "../run.node.ts";
 import { collect } from "./compress.node.ts";
 
@@ -17,7 +17,7 @@ export function addBenchmark(program: Command): void {
       "Times the model on synthetic inputs after a warm-up; with --against, both models in turns in one run.",
     )
     .option("--against <model>", "measure the ratio to this model, run by run in turns")
-    .option("--batch <n>", "samples per run", wholeNumber, 1)
+    .option("--batch <n>", "samples per run", countingNumber, 1)
     .option("--seconds <x>", "time to spend on timed runs", positiveNumber, 2)
     .option("--dim <name=size>", "size of a symbolic dimension; repeat for several", collect, [])
     .option("--no-memory", "skip peak memory, which needs a fresh process");

@@ -3,7 +3,7 @@ import { type Command, Option } from "commander";
 import { openDataset } from "../../data/open.node.ts";
 import { compareModels } from "../../evaluate/compare.node.ts";
 import { comparisonJson, comparisonTable } from "../../evaluate/compare.ts";
-import { addCommonOptions, commonOptions, wholeNumber } from "../options.node.ts";
+import { addCommonOptions, commonOptions, countingNumber } from "../options.node.ts";
 import { runVerb } from "../run.node.ts";
 
 export function addCompare(program: Command): void {
@@ -12,8 +12,8 @@ export function addCompare(program: Command): void {
     .summary("where the error enters, layer by layer")
     .description("Runs both models on the same inputs and shows, per layer, the error it adds and the error so far.")
     .option("--data <name>", "real inputs, as reader:path?option=value; default: synthetic ones")
-    .option("--samples <n>", "samples to compare on", wholeNumber, 32)
-    .option("--top <n>", "show only so many layers", wholeNumber)
+    .option("--samples <n>", "samples to compare on", countingNumber, 32)
+    .option("--top <n>", "show only so many layers", countingNumber)
     .addOption(new Option("--order <order>", "order of the table").choices(["worst", "graph"]).default("worst"))
     .option("--no-local", "skip measuring what each layer adds by itself");
   addCommonOptions(verb).action((reference: string, candidate: string, parsed: Record<string, unknown>) =>

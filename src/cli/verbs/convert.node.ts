@@ -1,5 +1,5 @@
 /** `pare convert`: write a model again, unchanged but for its container: opset, external data, text form. */
-import { readFile, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { PareError } from "../../base/error.ts";
 import { loadFile } from "../../ir/load.node.ts";
@@ -9,7 +9,8 @@ import { parseModel } from "../../ir/text-parse.ts";
 import { printModel } from "../../ir/text-print.ts";
 import { checkOutput } from "../../techniques/compress-file.node.ts";
 import { convertOpset } from "../../transform/opset.ts";
-import { addCommonOptions, addOutputOptions, commonOptions, positiveNumber, wholeNumber } from "../options.node.ts";
+import { writeWhole } from "../files.node.ts";
+import { addCommonOptions, addOutputOptions, commonOptions, positiveNumber, countingNumber } from "../options.node.ts";
 import { runVerb } from "../run.node.ts";
 
 /** Files in the text form end so. */
@@ -20,7 +21,7 @@ export function addConvert(program: Command): void {
     .command("convert <model>")
     .summary("write a model again: other opset, external data, text form")
     .description("Reads .onnx or .onnxtxt and writes either, unchanged unless an option asks for it.")
-    .option("--opset <n>", "convert the standard operators up to this opset", wholeNumber)
+    .option("--opset <n>", "convert the standard operators up to this opset", countingNumber)
     .option("--external-data <bytes>", "weights above this total go to a .data file beside the model", positiveNumber)
     .option("--elide", "leave large weights out of the text form", false);
   addOutputOptions(verb, "the file to write: .onnx, or .onnxtxt for the text form");
@@ -34,7 +35,7 @@ export function addConvert(program: Command): void {
       if (typeof parsed["opset"] === "number") notes.push(...(await raiseOpset(model, parsed["opset"])));
       if (TEXT.test(output)) {
         const text = await printModel(model, { weights: parsed["elide"] === true ? "elide" : "inline" });
-        await writeFile(output, text, { flag: force ? "w" : "wx" });
+        await writeWhole(output, text);
       } else {
         const externalDataThreshold = parsed["externalData"] as number | undefined;
         await saveFile(model, output, {

@@ -1,6 +1,5 @@
 /** `pare demo`: the main job on an embedded default. It makes its own data, trains a network, compresses it in every family, and draws the front. */
 import { existsSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import type { Command } from "commander";
 import { buildArchitecture } from "../../architectures/build.ts";
@@ -10,6 +9,7 @@ import { openDataset } from "../../data/open.node.ts";
 import { saveFile } from "../../ir/save.node.ts";
 import { standardRecipes } from "../../search/standard-recipes.ts";
 import { train } from "../../train/train.node.ts";
+import { makeOutputFolder } from "../files.node.ts";
 import { addCommonOptions, commonOptions } from "../options.node.ts";
 import { type Terminal, runVerb } from "../run.node.ts";
 import { sweepAndReport } from "./sweep.node.ts";
@@ -33,7 +33,7 @@ export function addDemo(program: Command): void {
       const { provider, threads, seed } = commonOptions(parsed);
       const directory = parsed["output"] as string;
       const fresh = parsed["fresh"] === true;
-      await mkdir(directory, { recursive: true });
+      await makeOutputFolder(directory);
       const data = await openDataset(TRAINING);
       const evaluation = await openDataset(JUDGING);
       const model = join(directory, `glyphs-cnn-seed${seed}.onnx`);

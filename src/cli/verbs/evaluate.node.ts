@@ -4,7 +4,7 @@ import { openDataset } from "../../data/open.node.ts";
 import { evaluate, evaluationJson } from "../../evaluate/evaluate.node.ts";
 import { judge, parseRequirement } from "../../evaluate/require.ts";
 import { formatTable } from "../format.ts";
-import { addCommonOptions, commonOptions, wholeNumber } from "../options.node.ts";
+import { addCommonOptions, commonOptions, countingNumber } from "../options.node.ts";
 import { runVerb } from "../run.node.ts";
 import { collect } from "./compress.node.ts";
 
@@ -16,8 +16,8 @@ export function addEvaluate(program: Command): void {
     .requiredOption("--data <name>", "labelled samples, as reader:path?option=value")
     .option("--metric <name>", "only this metric; repeat for several", collect, [])
     .option("--output-name <name>", "the output that the labels speak of; default: the first that fits")
-    .option("--batch <n>", "samples per run", wholeNumber, 32)
-    .option("--limit <n>", "judge only so many samples", wholeNumber)
+    .option("--batch <n>", "samples per run", countingNumber, 32)
+    .option("--limit <n>", "judge only so many samples", countingNumber)
     .option("--require <condition>", "exit 1 unless it holds, e.g. 'accuracy>=0.9'; repeat for several", collect, []);
   addCommonOptions(verb).action((model: string, parsed: Record<string, unknown>) =>
     runVerb(commonOptions(parsed).json, async (terminal) => {

@@ -1,5 +1,5 @@
 /** `pare report`: pages and tables from results.json. */
-import { readFile, rename, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { type Command } from "commander";
 import { PareError, messageOf } from "../../base/error.ts";
 import { frontSvg } from "../../report/front-svg.ts";
@@ -7,6 +7,7 @@ import { htmlReport } from "../../report/html.ts";
 import { markdownReport } from "../../report/markdown.ts";
 import { type Results, parseResults, resultsJson } from "../../report/results.ts";
 import { checkOutput } from "../../techniques/compress-file.node.ts";
+import { writeWhole } from "../files.node.ts";
 import { addCommonOptions, addOutputOptions, commonOptions } from "../options.node.ts";
 import { runVerb } from "../run.node.ts";
 
@@ -48,7 +49,5 @@ export async function writeReport(results: Results, output: string): Promise<voi
         .map((name) => `.${name}`)
         .join(", ")}`,
     });
-  const temporary = `${output}.${process.pid}.tmp`;
-  await writeFile(temporary, writer(results));
-  await rename(temporary, output);
+  await writeWhole(output, writer(results));
 }

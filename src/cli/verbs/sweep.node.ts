@@ -1,5 +1,5 @@
 /** `pare sweep`: many recipes on one model, each built, proven, judged and timed; the front and its report. */
-import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Command } from "commander";
 import { PareError, messageOf } from "../../base/error.ts";
@@ -10,7 +10,8 @@ import type { Objective, Results } from "../../search/results.ts";
 import { standardRecipes } from "../../search/standard-recipes.ts";
 import { type SweepOptions, sweep } from "../../search/sweep.node.ts";
 import { type Recipe, recipeFromData } from "../../techniques/recipe.ts";
-import { addCommonOptions, commonOptions, positiveNumber, wholeNumber } from "../options.node.ts";
+import { makeOutputFolder, writeWhole } from "../files.node.ts";
+import { addCommonOptions, commonOptions, positiveNumber, countingNumber } from "../options.node.ts";
 import { type Outcome, type Terminal, runVerb } from "../run.node.ts";
 import { collect, parseYaml } from "./compress.node.ts";
 import { writeReport } from "./report.node.ts";
@@ -26,14 +27,14 @@ export function addSweep(program: Command): void {
     .option("--recipes <file>", "YAML or JSON: a list of recipes; default: the standard ones")
     .option("--data <name>", "samples for calibration and training, as reader:path?option=value")
     .option("--evaluate <name>", "held-out labelled samples to judge on")
-    .option("--limit <n>", "judge on at most so many samples", wholeNumber)
+    .option("--limit <n>", "judge on at most so many samples", countingNumber)
     .option(
       "--objective <name>",
       "axis of the front, min:NAME or max:NAME; repeat (default: quality, brotli bytes, latency)",
       collect,
       [],
     )
-    .option("--batch <n>", "samples per timed run", wholeNumber, 1)
+    .option("--batch <n>", "samples per timed run", countingNumber, 1)
     .option("--seconds <x>", "timing per model", positiveNumber, 1)
     .option("--no-memory", "skip peak memory, which needs a fresh process per model")
     .option("--fresh", "measure everything again", false)
@@ -76,7 +77,7 @@ export async function sweepAndReport(
   options: SweepOptions,
 ): Promise<Outcome> {
   const { directory } = options;
-  await mkdir(directory, { recursive: true });
+  await makeOutputFolder(directory);
   const results = await sweep(model, recipes, {
     ...options,
     signal: terminal.signal,
@@ -102,9 +103,11 @@ async function writeFront(results: Results, path: string): Promise<void> {
     .filter((entry) => results.front.includes(entry.id))
     .map((entry) => ({ ...entry, steps: undefined, layers: undefined }));
   const document = { objectives: results.objectives, hypervolume: results.hypervolume, front };
-  const temporary = `${path}.${process.pid}.tmp`;
-  await writeFile(temporary, `${JSON.stringify(document, null, 2)}\n`);
-  await rename(temporary, path);
+  await writeWhole(
+    path,
+    `${JSON.stringify(document, null, 2)}
+`,
+  );
 }
 
 async function readRecipes(file: string): Promise<Recipe[]> {

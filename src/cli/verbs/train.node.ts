@@ -24,7 +24,7 @@ import {
   commonOptions,
   fraction,
   positiveNumber,
-  wholeNumber,
+  countingNumber,
 } from "../options.node.ts";
 import { runVerb } from "../run.node.ts";
 import { collect } from "./compress.node.ts";
@@ -39,8 +39,8 @@ export function addTrain(program: Command): void {
     .requiredOption("--data <name>", "training samples, as reader:path?option=value")
     .option("--validation <name>", "samples to judge each epoch on; the best epoch's weights are kept")
     .option("--set <name=value>", "option of the architecture (width=32); repeat for several", collect, [])
-    .option("--epochs <n>", "passes over the data", wholeNumber, DEFAULT_EPOCHS)
-    .option("--batch <n>", "samples per step", wholeNumber, 128)
+    .option("--epochs <n>", "passes over the data", countingNumber, DEFAULT_EPOCHS)
+    .option("--batch <n>", "samples per step", countingNumber, 128)
     .option("--learning-rate <x>", "highest learning rate (default: 0.05 for sgd, 0.001 for adam)", positiveNumber)
     .addOption(new Option("--optimizer <name>", "optimizer").choices([...OPTIMIZERS]).default("sgd"))
     .addOption(new Option("--schedule <name>", "learning rate over time").choices([...SCHEDULES]).default("cosine"))
@@ -48,7 +48,7 @@ export function addTrain(program: Command): void {
     .option("--momentum <x>", "momentum of sgd", fraction, 0.9)
     .option("--weight-decay <x>", "weight decay of matrices and kernels", fraction, 0)
     .option("--label-smoothing <x>", "label smoothing of the cross-entropy", fraction, 0)
-    .option("--warmup <x>", "share of the steps during which the learning rate rises", fraction, 0)
+    .option("--warmup <x>", "share of the steps during which the learning rate rises", fraction, 0.1)
     .option("--checkpoint <file>", "keep the newest state here, to go on after a stop")
     .option("--resume", "go on from the checkpoint", false);
   addOutputOptions(verb);
