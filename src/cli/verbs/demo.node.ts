@@ -31,7 +31,7 @@ const OBJECTIVES: readonly Objective[] = [
 export function addDemo(program: Command): void {
   const verb = program
     .command("demo")
-    .summary("the main job on an embedded default, in about two minutes")
+    .summary("the main job on an embedded default, in one to two minutes")
     .description(
       "Makes its own data, trains a small network, compresses it by a dozen recipes, and writes models, the front and a report.",
     )
