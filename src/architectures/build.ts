@@ -2,14 +2,19 @@
 import { PareError, nearest } from "../base/error.ts";
 import type { Model } from "../ir/model.ts";
 import type { Architecture } from "./architecture.ts";
+import { gptNano } from "./gpt.ts";
 import { lenet5 } from "./lenet.ts";
 import { lenet300100, mlp } from "./mlp.ts";
+import { mobilenetV2 } from "./mobilenet-v2.ts";
 import { resnet20 } from "./resnet.ts";
 import { smallCnn } from "./small-cnn.ts";
 
 /** Every architecture, by name. */
 export const ARCHITECTURES: ReadonlyMap<string, Architecture> = new Map(
-  [mlp, lenet300100, lenet5, smallCnn, resnet20].map((architecture) => [architecture.name, architecture]),
+  [mlp, lenet300100, lenet5, smallCnn, resnet20, mobilenetV2, gptNano].map((architecture) => [
+    architecture.name,
+    architecture,
+  ]),
 );
 
 /** Options of any architecture; `input` is the shape of one sample, `classes` the number of outputs. */

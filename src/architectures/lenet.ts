@@ -3,7 +3,7 @@ import { z } from "zod";
 import { PareError } from "../base/error.ts";
 import { Rng } from "../base/rng.ts";
 import { type Architecture, classes, defineArchitecture, inputShape } from "./architecture.ts";
-import { conv, dense, endNet, flatten, maxPool, relu, startNet } from "./blocks.ts";
+import { conv, dense, endNet, flatten, maxPool, relu, startNet } from "./blocks/layers.ts";
 
 export const lenet5: Architecture = defineArchitecture({
   name: "lenet-5",
@@ -18,10 +18,10 @@ export const lenet5: Architecture = defineArchitecture({
       });
     const shrunk = (size: number): number => Math.floor((Math.floor((size - 4) / 2) - 4) / 2);
     const features = 50 * shrunk(height) * shrunk(width);
-    const { net, model, input } = startNet(new Rng(seed), "lenet-5", options.input);
+    const { net, input } = startNet(new Rng(seed), "lenet-5", options.input);
     const first = maxPool(net, "pool1", conv(net, "conv1", input, channels, 20, { kernel: 5, pad: 0 }));
     const second = maxPool(net, "pool2", conv(net, "conv2", first, 20, 50, { kernel: 5, pad: 0 }));
     const hidden = relu(net, "relu1", dense(net, "fc1", flatten(net, "flatten", second), features, 500));
-    return endNet(net, model, dense(net, "fc2", hidden, 500, options.classes, "glorot-uniform"), options.classes);
+    return endNet(net, dense(net, "fc2", hidden, 500, options.classes, "glorot-uniform"), options.classes);
   },
 });

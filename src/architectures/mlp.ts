@@ -4,7 +4,7 @@ import { Rng } from "../base/rng.ts";
 import type { Value } from "../ir/graph.ts";
 import type { Model } from "../ir/model.ts";
 import { type Architecture, classes, defineArchitecture, inputShape } from "./architecture.ts";
-import { dense, endNet, flatten, relu, startNet } from "./blocks.ts";
+import { dense, endNet, flatten, relu, startNet } from "./blocks/layers.ts";
 
 function buildMlp(
   name: string,
@@ -13,14 +13,14 @@ function buildMlp(
   outputs: number,
   seed: number,
 ): Model {
-  const { net, model, input: start } = startNet(new Rng(seed), name, input);
+  const { net, input: start } = startNet(new Rng(seed), name, input);
   let x: Value = input.length > 1 ? flatten(net, "flatten", start) : start;
   let width = input.reduce((n, size) => n * size, 1);
   for (const [i, size] of hidden.entries()) {
     x = relu(net, `relu${i + 1}`, dense(net, `fc${i + 1}`, x, width, size));
     width = size;
   }
-  return endNet(net, model, dense(net, `fc${hidden.length + 1}`, x, width, outputs, "glorot-uniform"), outputs);
+  return endNet(net, dense(net, `fc${hidden.length + 1}`, x, width, outputs, "glorot-uniform"), outputs);
 }
 
 const widths = (fallback: readonly number[]): z.ZodType<number[]> => {

@@ -3,7 +3,8 @@ import { z } from "zod";
 import { Rng } from "../base/rng.ts";
 import type { Value } from "../ir/graph.ts";
 import { type Architecture, classes, defineArchitecture, inputShape } from "./architecture.ts";
-import { convBnRelu, dense, endNet, globalPool, maxPool, residualBlock, startNet } from "./blocks.ts";
+import { convBnRelu, dense, endNet, globalPool, maxPool, startNet } from "./blocks/layers.ts";
+import { residualBlock } from "./blocks/residual.ts";
 
 export const smallCnn: Architecture = defineArchitecture({
   name: "small-cnn",
@@ -16,7 +17,7 @@ export const smallCnn: Architecture = defineArchitecture({
     residual: z.boolean().default(false).describe("residual blocks in place of plain convolutions"),
   }),
   build(options, seed) {
-    const { net, model, input } = startNet(new Rng(seed), "small-cnn", options.input);
+    const { net, input } = startNet(new Rng(seed), "small-cnn", options.input);
     let channels = options.input[0] ?? 1;
     let x: Value = convBnRelu(net, "stem", input, channels, options.width);
     channels = options.width;
@@ -30,6 +31,6 @@ export const smallCnn: Architecture = defineArchitecture({
       channels = wider;
     }
     const features = globalPool(net, "pool", x);
-    return endNet(net, model, dense(net, "fc", features, channels, options.classes, "glorot-uniform"), options.classes);
+    return endNet(net, dense(net, "fc", features, channels, options.classes, "glorot-uniform"), options.classes);
   },
 });

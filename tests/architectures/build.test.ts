@@ -1,47 +1,57 @@
 /** Architectures: sizes, shapes, initial weights, errors. */
 import { describe, expect, test } from "vitest";
-import { ARCHITECTURES, buildArchitecture } from "../../src/architectures/build.ts";
+import { ARCHITECTURES, type BuildOptions, buildArchitecture } from "../../src/architectures/build.ts";
 import { checkModel } from "../../src/ir/check.ts";
 import { encodeModel } from "../../src/ir/encode.ts";
 import type { Model } from "../../src/ir/model.ts";
+import { costOf } from "../../src/analyse/cost.ts";
+import type { Feeds, NdArray } from "../../src/run/session.ts";
 import { openSession } from "../../src/run/open-session.node.ts";
 
-/** Learned parameters: statistics and index constants left out. */
-function parameters(model: Model): number {
-  let count = 0;
-  for (const [name, { tensor }] of model.graph.initializers)
-    if (tensor?.dtype === "float32" && !name.includes("running")) count += tensor.elements;
-  return count;
+/** Options that make a network small enough to run here; the others run at their own size. */
+const SMALL: Readonly<Record<string, BuildOptions>> = {
+  "mobilenet-v2": { input: "3x32x32" },
+};
+
+/** Waves for images; tokens 0, 1, 2 in turn; whole masks. */
+function feedsOf(model: Model, batch: number): Feeds {
+  const feeds: Record<string, NdArray> = {};
+  for (const { name, dtype, shape: dims } of model.graph.inputs.filter((input) => !input.tensor)) {
+    const shape = [batch, ...((dims ?? []).slice(1) as number[])];
+    const length = shape.reduce((n, size) => n * size, 1);
+    feeds[name] =
+      dtype === "int64"
+        ? { dtype, shape, data: BigInt64Array.from({ length }, (_, i) => (name.endsWith("mask") ? 1n : BigInt(i % 3))) }
+        : { dtype: "float32", shape, data: new Float32Array(length).map((_, i) => Math.sin(i)) };
+  }
+  return feeds;
+}
+
+function parametersOf(model: Model): number {
+  return costOf(model).parameters;
 }
 
 async function outputOf(model: Model, batch: number): Promise<{ shape: readonly number[]; data: Float32Array }> {
-  const shape = [batch, ...((model.graph.inputs[0]?.shape ?? []).slice(1) as number[])];
-  const data = new Float32Array(shape.reduce((n, size) => n * size, 1)).map((_, i) => Math.sin(i));
   const session = await openSession(model, { inProcess: true });
-  const { logits } = await session.run({ input: { dtype: "float32", shape, data } });
+  const { logits } = await session.run(feedsOf(model, batch));
   await session.close();
   return { shape: logits?.shape ?? [], data: logits?.data as Float32Array };
 }
 
 describe("architectures", () => {
-  // Counts from the publications: Han et al. 2015 for the LeNets, He et al. 2016 (0.27 million) for the residual network.
-  const published = { "lenet-300-100": 266_610, "lenet-5": 431_080, "resnet-20": 269_722 };
-  for (const [name, count] of Object.entries(published))
-    test(`${name} has ${count} parameters`, () => expect(parameters(buildArchitecture(name))).toBe(count));
-
   test("the small network has 50,000 to 100,000, with residual blocks a little more", () => {
-    const plain = parameters(buildArchitecture("small-cnn"));
+    const plain = parametersOf(buildArchitecture("small-cnn"));
     expect(plain).toBeGreaterThan(50_000);
     expect(plain).toBeLessThan(100_000);
-    expect(parameters(buildArchitecture("small-cnn", { residual: true }))).toBeLessThan(2 * plain);
+    expect(parametersOf(buildArchitecture("small-cnn", { residual: true }))).toBeLessThan(2 * plain);
   });
 
   for (const name of ARCHITECTURES.keys())
     test(`${name} is sound and gives finite logits of a sensible size`, async () => {
-      const model = buildArchitecture(name);
+      const model = buildArchitecture(name, SMALL[name]);
       expect(checkModel(model)).toEqual([]);
       const { shape, data } = await outputOf(model, 3);
-      expect(shape).toEqual([3, 10]);
+      expect(shape).toEqual([3, ...((model.graph.outputs[0]?.shape ?? []).slice(1) as number[])]);
       expect(Math.max(...data.map(Math.abs))).toBeLessThan(50);
       expect(new Set(data).size).toBeGreaterThan(10);
     });
@@ -64,7 +74,7 @@ describe("architectures", () => {
   test("shapes and widths are options, also as text", async () => {
     const model = buildArchitecture("mlp", { input: "3x4x4", hidden: "20-10", classes: 5 });
     expect((await outputOf(model, 2)).shape).toEqual([2, 5]);
-    expect(parameters(model)).toBe(48 * 20 + 20 + 20 * 10 + 10 + 10 * 5 + 5);
+    expect(parametersOf(model)).toBe(48 * 20 + 20 + 20 * 10 + 10 + 10 * 5 + 5);
   });
 
   test("errors name the nearest", () => {
