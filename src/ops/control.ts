@@ -1,7 +1,7 @@
 /** Control flow: If, Loop and Scan. Their bodies are inferred with the types that flow in. */
 import type { Dim } from "../base/shape.ts";
 import { FREE, type OpTable, contentsOf } from "./helpers.ts";
-import type { Infer, InferContext, OpSpec, ValueType } from "./spec.ts";
+import type { Infer, InferContext, Lower, OpSpec, ValueType } from "./spec.ts";
 
 /** What two types have in common: sizes that differ are unknown. */
 function common(a: ValueType | undefined, b: ValueType | undefined): ValueType {
@@ -102,12 +102,12 @@ const scanInfer: Infer = (context) => {
 };
 
 /** Work lies in the bodies; who sums costs walks into them. */
-function controlOf(since: number, infer: (context: InferContext) => readonly ValueType[]): OpSpec {
-  return { since, infer, cost: FREE, axes: "opaque", grad: "none" };
+function controlOf(since: number, infer: Infer, grad: OpSpec["grad"], lower?: Lower): OpSpec {
+  return { since, infer, cost: FREE, axes: "opaque", grad, ...(lower ? { lower } : {}) };
 }
 
 export const control: OpTable = {
-  If: controlOf(1, ifInfer),
-  Loop: controlOf(1, loopInfer),
-  Scan: controlOf(8, scanInfer),
+  If: controlOf(1, ifInfer, "branches"),
+  Loop: controlOf(1, loopInfer, "none"),
+  Scan: controlOf(8, scanInfer, "none"),
 };

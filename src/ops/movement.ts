@@ -10,6 +10,7 @@ import {
   padGrad,
   reshapeGrad,
   splitGrad,
+  tileGrad,
   transposeGrad,
 } from "./gradients/movement.ts";
 import {
@@ -393,7 +394,7 @@ export const movement: OpTable = {
   // Sizes were an attribute before opset 13; `num_outputs` came with 18.
   Split: differentiable([split, { ...split, since: 13 }, { ...split, since: 18 }], splitGrad),
   Expand: { ...moving(8, expandInfer, expandAxes, false), grad: expandGrad },
-  Tile: moving(6, tileInfer, equalSizeAxes, false),
+  Tile: { ...moving(6, tileInfer, equalSizeAxes, false), grad: tileGrad },
   // Pads were an attribute before opset 11.
   Pad: differentiable([pad, { ...pad, since: 11 }], padGrad),
   DepthToSpace: moving(1, depthToSpaceInfer, "n _ _ _ -> n _ _ _"),

@@ -62,11 +62,17 @@ export interface Weight {
 
 export type Weights = readonly Weight[] | ((node: Node) => readonly Weight[]);
 
-/** What a gradient rule may ask and call. Un-broadcasting, accumulation and dead branches are the caller's work. */
-export interface GradContext {
+/** Asked by rules that write nodes in place of, or beside, the node at hand. Shapes have been inferred. */
+export interface RuleContext {
   readonly node: Node;
   readonly b: Builder;
   readonly opset: number;
+  /** Contents of small integer tensors (shapes, axes) that are the same at every run; row-major. */
+  contents(value: Value | undefined): readonly number[] | undefined;
+}
+
+/** What a gradient rule may ask and call. Un-broadcasting, accumulation and dead branches are the caller's work. */
+export interface GradContext extends RuleContext {
   /** Gradient of output i; undefined when nothing flows into it. */
   outputGrad(index: number): Value | undefined;
   /** True if the gradient of input i is wanted. */
@@ -76,8 +82,11 @@ export interface GradContext {
 /** Gradients of the inputs, same order; undefined where there is none or it is not wanted. */
 export type Grad = (context: GradContext) => readonly (Value | undefined)[];
 
-/** Rewrites the node in simpler operators through the builder; returns the values that replace its outputs. */
-export type Lower = (node: Node, b: Builder) => readonly Value[];
+/**
+ * Rewrites the node in simpler operators through the builder; returns the values that replace its outputs (undefined for
+ * one that nobody uses), or undefined where the node at hand is left as it is.
+ */
+export type Lower = (context: RuleContext) => readonly (Value | undefined)[] | undefined;
 
 /** Traits that techniques ask for instead of comparing names. */
 export interface Traits {
@@ -91,6 +100,8 @@ export interface Traits {
   readonly linear?: "conv" | "conv-transpose" | "matmul" | "gemm" | "recurrent" | "attention";
   /** Looks rows up in a learned table. */
   readonly lookup?: boolean;
+  /** Rounds floats to integers whose gradient is that of the unrounded number (straight through). */
+  readonly rounding?: boolean;
   /** Output is random or depends on state: never folded. */
   readonly impure?: boolean;
   /** ONNX Runtime runs it on int8 between QuantizeLinear and DequantizeLinear. */
@@ -104,7 +115,8 @@ export interface OpSpec {
   readonly cost: Cost;
   readonly axes: Axes;
   readonly weights?: Weights;
-  readonly grad: Grad | "none" | "lower";
+  /** "lower": that of the lowered form; "branches": taken inside each branch of a condition. */
+  readonly grad: Grad | "none" | "lower" | "branches";
   readonly lower?: Lower;
   readonly traits?: Traits;
 }

@@ -5,10 +5,14 @@ import { Builder } from "../ir/builder.ts";
 import { cloneModel } from "../ir/clone.ts";
 import type { Graph, Node, Value } from "../ir/graph.ts";
 import type { Model } from "../ir/model.ts";
-import { Tensor } from "../ir/tensor.ts";
 import { inferShapes } from "../analyse/shapes.ts";
+import { onesLike, zerosLike } from "../ops/gradients/words.ts";
 import { specOf } from "../ops/registry.ts";
-import type { Grad } from "../ops/spec.ts";
+import type { RuleContext } from "../ops/spec.ts";
+import { branchGradients } from "./branches.ts";
+import { capturedValues, dependents } from "./dependents.ts";
+import { knownContents, lowerPath } from "./lower.ts";
+import { removeUnused } from "./remove-unused.ts";
 
 export interface GradOptions {
   /** Name of the value to differentiate; where it has several elements, their sum is differentiated. */
@@ -39,14 +43,15 @@ export function grad(model: Model, options: GradOptions): Model {
   };
   const of = find(options.of);
   const wrt = options.wrt.map(find);
-  const gradients = addGradients(graph, result.opset, of, wrt);
+  const gradients = addGradients(result, of, wrt);
   const b = new Builder(graph, { prefix: "grad/" });
+  const site = { b, opset: result.opset };
   graph.outputs.splice(0, graph.outputs.length, of);
   for (const value of wrt) {
     const known = gradients.get(value);
     // An output has one name: two equal gradients need two values.
     const own =
-      known && !graph.isOutput(known) && known.producer ? known : b.op("Identity", [known ?? zeros(b, value)]);
+      known && !graph.isOutput(known) && known.producer ? known : b.op("Identity", [known ?? zerosLike(site, value)]);
     own.name = graph.uniqueName(gradientName(value.name));
     b.output(own);
     [own.dtype, own.shape] = [value.dtype, value.shape];
@@ -56,86 +61,90 @@ export function grad(model: Model, options: GradOptions): Model {
 }
 
 /**
- * Appends to `graph` the nodes that compute the gradient of Σ `of` with respect to each of `wrt`, and returns its values;
- * what `of` does not depend on is left out. Shapes must have been inferred. `seed` is the gradient of `of` (default: ones).
+ * Appends to the model's graph the nodes that compute the gradient of Σ `of` with respect to each of `wrt`, and returns its
+ * values; what `of` does not depend on is left out. Shapes must have been inferred. `seed` is the gradient of `of` (default:
+ * ones). Operators on the way that are differentiated by their lowered form are replaced by it.
  */
-export function addGradients(
-  graph: Graph,
-  opset: number,
-  of: Value,
-  wrt: readonly Value[],
-  seed?: Value,
-): Map<Value, Value> {
+export function addGradients(model: Model, of: Value, wrt: readonly Value[], seed?: Value): Map<Value, Value> {
+  const { graph, opset } = model;
+  lowerPath(model, of, wrt);
   const first = graph.nodes.length;
   const b = new Builder(graph, { prefix: "grad/" });
+  const seeds = new Map([[of, seed ?? onesLike({ b, opset }, of)]]);
+  const result = backward({ graph, b, opset, of, contents: knownContents(model) }, seeds, wrt);
+  removeUnused(graph, graph.nodes.slice(first), new Set(result.values()));
+  return result;
+}
+
+/** Where gradients are written: at the end of the graph whose nodes are differentiated. */
+interface Scope {
+  readonly graph: Graph;
+  readonly b: Builder;
+  readonly opset: number;
+  /** What is differentiated in the end, for messages. */
+  readonly of: Value;
+  readonly contents: RuleContext["contents"];
+}
+
+/** Walks the graph's nodes backwards from the gradients of some values to those of `wrt`. */
+function backward(scope: Scope, seeds: ReadonlyMap<Value, Value>, wrt: readonly Value[]): Map<Value, Value> {
+  const { graph, b, opset, contents } = scope;
   const moving = dependents(graph, wrt);
-  const flows = new Map<Value, Value[]>();
   const wanted = new Set(wrt);
   const result = new Map<Value, Value>();
-  flows.set(of, [seed ?? ones(b, of)]);
+  const flows = new Map<Value, Value[]>();
+  const flow = (value: Value, part: Value): void => {
+    const list = flows.get(value);
+    if (list) list.push(part);
+    else flows.set(value, [part]);
+  };
+  for (const [value, seed] of seeds) flow(value, seed);
   const total = (value: Value): Value | undefined => {
     const parts = flows.get(value);
     if (!parts) return undefined;
     flows.delete(value);
     const sum = parts.length === 1 ? (parts[0] as Value) : b.op(parts.length === 2 ? "Add" : "Sum", parts);
-    sum.dtype ??= value.dtype;
+    sum.dtype ??= value.dtype !== undefined && isFloat(value.dtype) ? value.dtype : undefined;
     sum.shape ??= value.shape;
     if (wanted.has(value)) result.set(value, sum);
     return sum;
   };
-  for (const node of graph.nodes.slice(0, first).reverse()) {
+  for (const node of graph.nodes.slice().reverse()) {
     if (!node.outputs.some((output) => flows.has(output))) continue;
     const gradients = node.outputs.map(total);
     const wants = node.inputs.map((input) => input !== undefined && moving.has(input));
-    if (!wants.includes(true)) continue;
-    const rule = ruleOf(node, opset);
-    if (!rule) throw notDifferentiable(node, moving, of);
-    const parts = rule({
+    const captured = [...node.subgraphs()].length > 0 ? capturedValues(node).filter((value) => moving.has(value)) : [];
+    if (!wants.includes(true) && captured.length === 0) continue;
+    const kind = specOf(node, opset)?.grad;
+    if (kind === "branches") {
+      const parts = branchGradients(node, b, opset, captured, gradients, (branch, ends, originals) => {
+        const known = (value: Value | undefined) => contents(value && (originals.get(value) ?? value));
+        const inner = new Builder(branch, { prefix: "grad/" });
+        return backward({ ...scope, graph: branch, b: inner, contents: known }, ends, captured);
+      });
+      for (const [i, part] of parts.entries()) flow(captured[i] as Value, part);
+      continue;
+    }
+    if (typeof kind !== "function") throw notDifferentiable(node, moving, scope.of);
+    const parts = kind({
       node,
       b,
       opset,
+      contents,
       outputGrad: (index) => gradients[index],
       wants: (index) => wants[index] ?? false,
     });
     for (const [index, part] of parts.entries()) {
       const input = node.inputs[index];
-      if (!part || !input || !wants[index]) continue;
-      const list = flows.get(input);
-      if (list) list.push(part);
-      else flows.set(input, [part]);
+      if (part && input && wants[index]) flow(input, part);
     }
   }
   for (const value of wrt) total(value);
-  removeUnused(graph, graph.nodes.slice(first), new Set(result.values()));
   return result;
 }
 
-/** The gradient rule of a node, or undefined where its operator has none. */
-export function ruleOf(node: Node, opset: number): Grad | undefined {
-  const grad = specOf(node, opset)?.grad;
-  return typeof grad === "function" ? grad : undefined;
-}
-
-/** Every float value of the graph that changes when one of `sources` changes, the sources included. */
-export function dependents(graph: Graph, sources: Iterable<Value>): Set<Value> {
-  const moving = new Set(sources);
-  for (const node of graph.nodes) {
-    const reads = node.inputs.some((input) => input && moving.has(input)) || captures(node, moving);
-    if (!reads) continue;
-    for (const output of node.outputs) if (output.dtype === undefined || isFloat(output.dtype)) moving.add(output);
-  }
-  return moving;
-}
-
-/** True if a subgraph of the node uses one of the values. */
-function captures(node: Node, values: ReadonlySet<Value>): boolean {
-  for (const subgraph of node.subgraphs())
-    for (const inner of subgraph.allNodes()) if (inner.inputs.some((input) => input && values.has(input))) return true;
-  return false;
-}
-
 function notDifferentiable(node: Node, moving: ReadonlySet<Value>, of: Value): PareError {
-  const value = node.inputs.find((input) => input && moving.has(input));
+  const value = [...node.inputs, ...capturedValues(node)].find((input) => input && moving.has(input));
   const path = [`'${value?.name ?? ""}'`, node.opType, ...pathTo(node, of)];
   return new PareError("not-differentiable", `The operator ${node.opType} has no gradient`, {
     where: `value '${value?.name ?? ""}', node '${node.name}'`,
@@ -156,36 +165,4 @@ function pathTo(from: Node, of: Value): string[] {
   for (let value: Value | undefined = of; value; value = cameFrom.get(value))
     if (cameFrom.get(value) !== undefined && value.producer) path.unshift(value.producer.opType);
   return path.length > 12 ? [...path.slice(0, 5), `… ${path.length - 10} more …`, ...path.slice(-5)] : path;
-}
-
-/** Ones of a value's shape: a scalar constant for a scalar. */
-function ones(b: Builder, value: Value): Value {
-  const one = value.dtype === "float64" ? Tensor.of("float64", [1], Float64Array.of(1)) : Tensor.float32([1], [1]);
-  if (value.shape?.length === 0) return b.constant("one", one.reshape([]));
-  return b.op("ConstantOfShape", [b.op("Shape", [value])], { attributes: { value: { type: "tensor", value: one } } });
-}
-
-function zeros(b: Builder, value: Value): Value {
-  const zero = value.dtype === "float64" ? Tensor.of("float64", [1], Float64Array.of(0)) : Tensor.float32([1], [0]);
-  return b.op("ConstantOfShape", [b.op("Shape", [value])], { attributes: { value: { type: "tensor", value: zero } } });
-}
-
-/** Removes those of `nodes` whose outputs nobody uses, and constants that only they used. */
-export function removeUnused(graph: Graph, nodes: readonly Node[], keep: ReadonlySet<Value> = new Set()): void {
-  const exported = new Set<Value>(); // values of this graph that a subgraph gives out without using them
-  for (const subgraph of graph.allGraphs())
-    if (subgraph !== graph) for (const output of subgraph.outputs) exported.add(output);
-  const used = (value: Value): boolean =>
-    value.uses.length > 0 || graph.isOutput(value) || keep.has(value) || exported.has(value);
-  const dead: Node[] = [];
-  for (const node of [...nodes].reverse()) {
-    if (node.outputs.some(used)) continue;
-    const inputs = [...node.inputs];
-    node.detach();
-    dead.push(node);
-    for (const input of inputs)
-      if (input?.tensor && !used(input) && !graph.inputs.includes(input) && graph.initializers.has(input.name))
-        graph.removeInitializer(input);
-  }
-  graph.remove(...dead);
 }

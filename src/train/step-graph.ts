@@ -10,10 +10,12 @@ import type { Model } from "../ir/model.ts";
 import { Tensor } from "../ir/tensor.ts";
 import { add, mul, scale, type Site } from "../ops/gradients/words.ts";
 import type { Feeds, NdArray } from "../run/session.ts";
-import { addGradients, dependents, removeUnused } from "./grad.ts";
+import { dependents } from "./dependents.ts";
+import { addGradients } from "./grad.ts";
 import { crossEntropy, distillation, type LossName, meanSquaredError, mixed } from "./losses.ts";
 import { makeOptimizer, type Optimizer, type OptimizerOptions } from "./optimizers.ts";
 import { trainableParameters } from "./parameters.ts";
+import { removeUnused } from "./remove-unused.ts";
 
 export interface StepOptions extends OptimizerOptions {
   /** Samples per step: every shape in the graph is fixed to it. */
@@ -115,7 +117,7 @@ export function buildStepGraph(model: Model, options: StepOptions): StepGraph {
   b.output(loss, "loss");
   inferShapes(step);
 
-  const gradients = addGradients(graph, step.opset, loss, parameters);
+  const gradients = addGradients(step, loss, parameters);
   const optimizer = makeOptimizer(options);
   const scalars = Object.fromEntries(optimizer.scalars.map((name) => [name, b.input(name, "float32", [])]));
   const links: Record<string, string> = {};

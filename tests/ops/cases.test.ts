@@ -2,11 +2,13 @@
 import { describe, expect, it } from "vitest";
 import { inferShapes, inferTypes } from "../../src/analyse/shapes.ts";
 import type { Dim } from "../../src/base/shape.ts";
+import { checkModel } from "../../src/ir/check.ts";
 import { encodeModel } from "../../src/ir/encode.ts";
 import type { Node } from "../../src/ir/graph.ts";
 import { axesAgree, axesOf } from "../../src/ops/axes.ts";
 import { knownOperators, specOf } from "../../src/ops/registry.ts";
 import { type Bindings, evaluate } from "../../src/ops/symbolic.ts";
+import { knownContents, lowerNode } from "../../src/train/lower.ts";
 import { type Computed, runInEngine } from "../support/engine.ts";
 import { type OpCase, allCases, buildCase } from "../support/op-case.ts";
 
@@ -47,6 +49,36 @@ function contradictions(node: Node, computed: ReadonlyMap<string, Computed>, siz
 
 function isComplete(node: Node): boolean {
   return node.outputs.every((output) => output.dtype !== undefined && output.shape?.every((dim) => dim !== null));
+}
+
+/** float32 sums in another order: a few 1e-7 of the largest element. */
+const LOWERED_TOLERANCE = 5e-6;
+
+function nodeOf(opCase: OpCase): { readonly opType: string; readonly domain: string } {
+  return { opType: opCase.op, domain: opCase.domain ?? "" };
+}
+
+/** The largest difference between the case's outputs and its lowered form's (times `factor`), relative to the largest element. */
+async function loweredError(opCase: OpCase, factor = 1): Promise<number> {
+  const plain = buildCase(opCase);
+  const before = await runInEngine(await encodeModel(plain.model), plain.feeds);
+  const { model, node, feeds } = buildCase(opCase);
+  inferShapes(model);
+  expect(lowerNode(model.graph, node, model.opset, knownContents(model))).toBe(true);
+  expect(checkModel(model)).toEqual([]);
+  const after = await runInEngine(await encodeModel(model), feeds);
+  let worst = 0;
+  for (const [name, { dtype, shape, data }] of before) {
+    const other = after.get(name);
+    expect([other?.dtype, other?.shape]).toEqual([dtype, shape]);
+    const numbers = Array.from<unknown, number>(data as ArrayLike<unknown>, Number);
+    const size = Math.max(1e-3, ...numbers.map(Math.abs));
+    for (const [i, value] of numbers.entries()) {
+      const error = Math.abs(value - Number(other?.data[i]) * factor) / size;
+      worst = Math.max(worst, Number.isNaN(error) ? Number.POSITIVE_INFINITY : error);
+    }
+  }
+  return worst;
 }
 
 /** The same node with a symbol for every axis of every fed input. */
@@ -96,6 +128,18 @@ describe("operator cases", () => {
 
     const symbolic = withSymbols(opCase);
     expect(contradictions(symbolic.node, computed, symbolic.sizes)).toEqual([]);
+  });
+
+  const lowered = cases.filter((each) => specOf(nodeOf(each), each.opset)?.lower);
+  it.each(lowered.map((each) => [`${each.op} (${each.opset}): ${each.note}`, each] as const))(
+    "the lowered form equals the original: %s",
+    async (_, opCase) => {
+      expect(await loweredError(opCase)).toBeLessThan(LOWERED_TOLERANCE);
+    },
+  );
+
+  it("would notice a wrong lowered form", async () => {
+    for (const each of lowered.slice(0, 3)) expect(await loweredError(each, 1.001)).toBeGreaterThan(LOWERED_TOLERANCE);
   });
 
   it("would notice a wrong claim", async () => {

@@ -1,11 +1,26 @@
 /** Gradients of operators that move elements: Reshape, Transpose, Slice, Concat, Split, Pad, Gather, Expand, Cast and their kin. */
 import { dtypeCode } from "../../base/dtype.ts";
 import { PareError } from "../../base/error.ts";
+import { isConcrete } from "../../base/shape.ts";
 import type { Value } from "../../ir/graph.ts";
 import { Tensor } from "../../ir/tensor.ts";
 import type { Grad, GradContext } from "../spec.ts";
 import { constantInts } from "./reduction.ts";
-import { axisOf, pad, rankOf, reshape, reshapeLike, shapeOf, slice, sumTo, transpose, unsqueeze } from "./words.ts";
+import {
+  axisOf,
+  ints,
+  pad,
+  rankOf,
+  reduceSum,
+  reshape,
+  reshapeLike,
+  shapeOf,
+  slice,
+  sumTo,
+  transpose,
+  unsqueeze,
+  zerosLike,
+} from "./words.ts";
 
 const input = (c: GradContext): Value => c.node.inputs[0] as Value;
 const flow = (c: GradContext): Value => c.outputGrad(0) as Value;
@@ -53,12 +68,6 @@ export const splitGrad: Grad = (c) => {
   const parts = c.node.outputs.map((output, index) => c.outputGrad(index) ?? zerosLike(c, output));
   return [c.b.op("Concat", parts, { attributes: { axis } })];
 };
-
-/** Zeros of a value's shape. */
-function zerosLike(c: GradContext, value: Value): Value {
-  const zero = value.dtype === "float64" ? Tensor.of("float64", [1], Float64Array.of(0)) : Tensor.float32([1], [0]);
-  return c.b.op("ConstantOfShape", [shapeOf(c, value)], { attributes: { value: { type: "tensor", value: zero } } });
-}
 
 // y = x[start:end:step]: ∂x = g at the places it came from, zeros elsewhere
 export const sliceGrad: Grad = (c) => {
@@ -153,6 +162,25 @@ export const padGrad: Grad = (c) => {
 
 // y = x repeated to a larger shape: ∂x = g summed over the repeated axes
 export const expandGrad: Grad = (c) => [sumTo(c, flow(c), c.node.outputs[0]?.shape, input(c))];
+
+// y = x repeated r times along each axis: (d₁, …) becomes (r₁·d₁, …); ∂x = g under (r₁, d₁, …), summed over the rᵢ
+export const tileGrad: Grad = (c) => {
+  const [x, repeats] = c.node.inputs as readonly [Value, Value];
+  const rank = rankOf(c.node, x);
+  const known = repeats.tensor?.peekNumbers() ?? c.contents(repeats);
+  const even = Array.from({ length: rank }, (_, axis) => 2 * axis);
+  let target: Value;
+  if (known && isConcrete(x.shape))
+    target = ints(
+      c,
+      x.shape.flatMap((size, axis) => [known[axis] ?? 1, size]),
+    );
+  else {
+    const pairs = [repeats, shapeOf(c, x)].map((list) => unsqueeze(c, list, [1]));
+    target = reshape(c, c.b.op("Concat", pairs, { attributes: { axis: 1 } }), [-1]);
+  }
+  return [reduceSum(c, c.b.op("Reshape", [flow(c), target]), even, false)];
+};
 
 // y = x in another dtype: ∂x = g in x's dtype
 export const castGrad: Grad = (c) => {

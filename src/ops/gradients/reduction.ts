@@ -15,20 +15,14 @@ function axesOf(c: GradContext): readonly number[] {
   return Array.from({ length: rank }, (_, axis) => axis);
 }
 
-/** The contents of an axes input, which must be constant. */
+/** The contents of an axes input, which must be the same at every run. */
 export function constantInts(c: GradContext, value: Value): readonly number[] {
-  const constant = value.tensor ?? constantOf(value);
-  const numbers = constant?.peekNumbers();
+  const numbers = value.tensor?.peekNumbers() ?? c.contents(value);
   if (numbers) return numbers;
   throw new PareError("not-differentiable", `The axes '${value.name}' are computed while the graph runs`, {
     where: `node '${c.node.name}' (${c.node.opType})`,
-    help: "Run 'simplify' first: it folds what is constant",
+    help: "Give the inputs fixed sizes, or run 'simplify' first: it folds what is constant",
   });
-}
-
-function constantOf(value: Value) {
-  const attribute = value.producer?.opType === "Constant" ? value.producer.attributes.get("value") : undefined;
-  return attribute?.type === "tensor" ? attribute.value : undefined;
 }
 
 /** A value of the reduced shape, with the reduced axes put back as size 1. */

@@ -1,7 +1,8 @@
 /** Words in which gradient rules are written: small operator calls that know the opset, and sums that undo broadcasting. */
-import type { DType } from "../../base/dtype.ts";
+import { type DType, isFloat } from "../../base/dtype.ts";
 import { PareError } from "../../base/error.ts";
-import { type Dim, isConcrete } from "../../base/shape.ts";
+import { encodeFloat16 } from "../../base/half.ts";
+import { type Dim, elementCount, isConcrete } from "../../base/shape.ts";
 import type { Builder } from "../../ir/builder.ts";
 import { type Graph, type Node, Value } from "../../ir/graph.ts";
 import { Tensor } from "../../ir/tensor.ts";
@@ -24,16 +25,25 @@ function shared(b: Builder, key: string, make: () => Value): Value {
   return value;
 }
 
+/** A tensor of a float dtype with every element the same; no dtype is float32. */
+function floatTensor(dtype: DType | undefined, shape: readonly number[], value: number): Tensor {
+  const data = Array.from({ length: elementCount(shape) }, () => value);
+  if (dtype === "float64") return Tensor.of("float64", shape, Float64Array.from(data));
+  if (dtype === "float16")
+    return Tensor.of(
+      "float16",
+      shape,
+      Uint16Array.from(data, (x) => encodeFloat16(x)),
+    );
+  if (dtype === "float32" || dtype === undefined) return Tensor.float32(shape, data);
+  throw new PareError("unsupported", `Gradients are computed in float32, float64 or float16, not in ${dtype}`, {
+    help: "Convert the model to float32 first",
+  });
+}
+
 /** A scalar (rank 0) of a float dtype. */
 export function scalar(s: Site, dtype: DType | undefined, value: number): Value {
-  const type = dtype === "float64" ? "float64" : "float32";
-  if (dtype !== undefined && dtype !== type)
-    throw new PareError("unsupported", `Gradients are computed in float32 or float64, not in ${dtype}`, {
-      help: "Convert the model to float32 first",
-    });
-  return shared(s.b, `${type} ${value}`, () =>
-    s.b.constant("constant", Tensor.of(type, [], type === "float64" ? Float64Array.of(value) : Float32Array.of(value))),
-  );
+  return shared(s.b, `${dtype ?? "float32"} ${value}`, () => s.b.constant("constant", floatTensor(dtype, [], value)));
 }
 
 /** An int64 vector. */
@@ -141,6 +151,17 @@ export function pad(s: Site, x: Value, pads: readonly number[]): Value {
   if (pads.every((amount) => amount === 0)) return x;
   return s.opset >= 11 ? s.b.op("Pad", [x, ints(s, pads)]) : s.b.op("Pad", [x], { attributes: { pads } });
 }
+
+/** A tensor of a value's dtype and shape with every element the same; integers that carry a gradient get float32. */
+function filled(s: Site, like: Value, value: number): Value {
+  const dtype = like.dtype !== undefined && isFloat(like.dtype) ? like.dtype : "float32";
+  if (like.shape?.length === 0) return scalar(s, dtype, value);
+  const attributes = { value: { type: "tensor", value: floatTensor(dtype, [1], value) } } as const;
+  return s.b.op("ConstantOfShape", [shapeVector(s, like)], { attributes });
+}
+
+export const onesLike = (s: Site, like: Value): Value => filled(s, like, 1);
+export const zerosLike = (s: Site, like: Value): Value => filled(s, like, 0);
 
 /** An axis counted from the front. */
 export function axisOf(axis: number, rank: number): number {

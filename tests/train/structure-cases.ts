@@ -1,0 +1,7 @@
+/** Gradient cases of operators that move, look up, resample, quantize and repeat, by family. */
+import type { GradientCase } from "./gradient-check.ts";
+import { MOVEMENT_CASES } from "./cases/movement.ts";
+
+export const STRUCTURE_CASES: Readonly<Record<string, readonly GradientCase[]>> = {
+  movement: MOVEMENT_CASES,
+};
