@@ -16,13 +16,15 @@ export function defineArchitecture<Options extends z.ZodObject>(architecture: Ar
   return architecture as unknown as Architecture;
 }
 
-/** Shape of one sample, as numbers or as "1x28x28". */
-export function inputShape(fallback: readonly number[]): z.ZodType<number[]> {
+/** Shape of one sample, as numbers or as "1x28x28"; without a fallback it may be left out. */
+export function inputShape(fallback: readonly number[]): z.ZodType<number[]>;
+export function inputShape(): z.ZodType<number[] | undefined>;
+export function inputShape(fallback?: readonly number[]): z.ZodType<number[] | undefined> {
   const fromText = (text: unknown): unknown => (typeof text === "string" ? text.split("x").map(Number) : text);
-  return z
-    .preprocess(fromText, z.array(z.int().positive()).min(1))
-    .default([...fallback])
-    .describe("shape of one sample, such as 1x28x28") as unknown as z.ZodType<number[]>;
+  const shape = z.preprocess(fromText, z.array(z.int().positive()).min(1).optional());
+  return (fallback ? shape.default([...fallback]) : shape.optional()).describe(
+    "shape of one sample, such as 1x28x28",
+  ) as unknown as z.ZodType<number[] | undefined>;
 }
 
 /** An image as the networks see it. */

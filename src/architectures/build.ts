@@ -2,19 +2,51 @@
 import { PareError, nearest } from "../base/error.ts";
 import type { Model } from "../ir/model.ts";
 import type { Architecture } from "./architecture.ts";
+import { bertMini } from "./bert.ts";
+import { convnextTiny } from "./convnext.ts";
+import { efficientnetB0 } from "./efficientnet.ts";
 import { gptNano } from "./gpt.ts";
+import { kws } from "./kws.ts";
 import { lenet5 } from "./lenet.ts";
+import { lstmLm } from "./lstm-lm.ts";
 import { lenet300100, mlp } from "./mlp.ts";
+import { mobilenetV1 } from "./mobilenet-v1.ts";
 import { mobilenetV2 } from "./mobilenet-v2.ts";
-import { resnet20 } from "./resnet.ts";
+import { mobilenetV3Large, mobilenetV3Small } from "./mobilenet-v3.ts";
+import { resnet18, resnet20, resnet32, resnet50, resnet56 } from "./resnet.ts";
+import { shufflenetV2 } from "./shufflenet-v2.ts";
 import { smallCnn } from "./small-cnn.ts";
+import { squeezenet } from "./squeezenet.ts";
+import { vggSmall } from "./vgg.ts";
+import { vitTiny } from "./vit.ts";
 
-/** Every architecture, by name. */
+/** Every architecture, by name: for small images, for large ones, for text, for sound. */
 export const ARCHITECTURES: ReadonlyMap<string, Architecture> = new Map(
-  [mlp, lenet300100, lenet5, smallCnn, resnet20, mobilenetV2, gptNano].map((architecture) => [
-    architecture.name,
-    architecture,
-  ]),
+  [
+    mlp,
+    lenet300100,
+    lenet5,
+    smallCnn,
+    vggSmall,
+    resnet20,
+    resnet32,
+    resnet56,
+    resnet18,
+    resnet50,
+    mobilenetV1,
+    mobilenetV2,
+    mobilenetV3Large,
+    mobilenetV3Small,
+    squeezenet,
+    efficientnetB0,
+    shufflenetV2,
+    convnextTiny,
+    vitTiny,
+    bertMini,
+    gptNano,
+    lstmLm,
+    kws,
+  ].map((architecture) => [architecture.name, architecture]),
 );
 
 /** Options of any architecture; `input` is the shape of one sample, `classes` the number of outputs. */

@@ -13,7 +13,7 @@ import {
 } from "./architecture.ts";
 import { invertedResidual } from "./blocks/inverted-residual.ts";
 import { convBn, dense, dropout, endNet, globalPool, startNet } from "./blocks/layers.ts";
-import { roundChannels, stridesFor } from "./blocks/widths.ts";
+import { roundChannels, scaleDepth, stridesFor } from "./blocks/widths.ts";
 
 /** Expansion, channels, blocks and stride of each stage: table 2 of the paper. */
 const STAGES = [
@@ -51,7 +51,7 @@ export const mobilenetV2: Architecture = defineArchitecture({
     });
     for (const [i, stage] of STAGES.entries()) {
       const outputs = roundChannels(stage.channels * options.width);
-      for (let block = 0; block < Math.ceil(stage.blocks * options.depth); block++) {
+      for (let block = 0; block < scaleDepth(stage.blocks, options.depth); block++) {
         const expanded = channels * stage.expand;
         const stride = block === 0 ? (strides[i + 1] ?? 1) : 1;
         const zero = options.zeroScale;

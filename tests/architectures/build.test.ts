@@ -1,31 +1,12 @@
 /** Architectures: sizes, shapes, initial weights, errors. */
 import { describe, expect, test } from "vitest";
-import { ARCHITECTURES, type BuildOptions, buildArchitecture } from "../../src/architectures/build.ts";
+import { ARCHITECTURES, buildArchitecture } from "../../src/architectures/build.ts";
 import { checkModel } from "../../src/ir/check.ts";
 import { encodeModel } from "../../src/ir/encode.ts";
 import type { Model } from "../../src/ir/model.ts";
 import { costOf } from "../../src/analyse/cost.ts";
-import type { Feeds, NdArray } from "../../src/run/session.ts";
 import { openSession } from "../../src/run/open-session.node.ts";
-
-/** Options that make a network small enough to run here; the others run at their own size. */
-const SMALL: Readonly<Record<string, BuildOptions>> = {
-  "mobilenet-v2": { input: "3x32x32" },
-};
-
-/** Waves for images; tokens 0, 1, 2 in turn; whole masks. */
-function feedsOf(model: Model, batch: number): Feeds {
-  const feeds: Record<string, NdArray> = {};
-  for (const { name, dtype, shape: dims } of model.graph.inputs.filter((input) => !input.tensor)) {
-    const shape = [batch, ...((dims ?? []).slice(1) as number[])];
-    const length = shape.reduce((n, size) => n * size, 1);
-    feeds[name] =
-      dtype === "int64"
-        ? { dtype, shape, data: BigInt64Array.from({ length }, (_, i) => (name.endsWith("mask") ? 1n : BigInt(i % 3))) }
-        : { dtype: "float32", shape, data: new Float32Array(length).map((_, i) => Math.sin(i)) };
-  }
-  return feeds;
-}
+import { samplesFor, smallOf } from "./small.ts";
 
 function parametersOf(model: Model): number {
   return costOf(model).parameters;
@@ -33,7 +14,7 @@ function parametersOf(model: Model): number {
 
 async function outputOf(model: Model, batch: number): Promise<{ shape: readonly number[]; data: Float32Array }> {
   const session = await openSession(model, { inProcess: true });
-  const { logits } = await session.run(feedsOf(model, batch));
+  const { logits } = await session.run((await samplesFor(model, batch).take([...Array(batch).keys()])).fields);
   await session.close();
   return { shape: logits?.shape ?? [], data: logits?.data as Float32Array };
 }
@@ -48,7 +29,7 @@ describe("architectures", () => {
 
   for (const name of ARCHITECTURES.keys())
     test(`${name} is sound and gives finite logits of a sensible size`, async () => {
-      const model = buildArchitecture(name, SMALL[name]);
+      const model = smallOf(name);
       expect(checkModel(model)).toEqual([]);
       const { shape, data } = await outputOf(model, 3);
       expect(shape).toEqual([3, ...((model.graph.outputs[0]?.shape ?? []).slice(1) as number[])]);

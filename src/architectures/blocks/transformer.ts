@@ -129,3 +129,10 @@ export function transformerBlock(net: Net, name: string, x: Value, options: Tran
   const attended = sublayer("attention", x, (y) => attention(net, `${name}.attention`, y, { ...options, gain }));
   return sublayer("mlp", attended, (y) => feedForward(net, `${name}.mlp`, y, width, inner, { gain }));
 }
+
+/** The vector of the first position: (n, length, width) to (n, width). */
+export function firstPosition(net: Net, name: string, x: Value, width: number): Value {
+  const list = (part: string, value: number): Value => net.b.constant(`${name}.${part}`, Tensor.int64([value]));
+  const row = net.b.op("Slice", [x, list("start", 0), list("end", 1), list("axis", 1)], { name: `${name}.row` });
+  return reshape(net, name, row, [-1, width]);
+}
