@@ -256,7 +256,7 @@ export const elementwise: OpTable = {
   ),
   Where: { ...where, grad: whereGrad },
   Cast: { ...cast, grad: castGrad },
-  CastLike: castLike,
+  CastLike: { ...castLike, grad: castGrad },
 };
 
 function negate(context: Parameters<Infer>[0]): readonly ValueType[] {

@@ -2,7 +2,15 @@
 import { type Dim, isConcrete } from "../base/shape.ts";
 import type { Node } from "../ir/graph.ts";
 import { type AxesRule, names } from "./axes.ts";
-import { gatherGrad, sliceGrad } from "./gradients/movement.ts";
+import {
+  compressGrad,
+  gatherElementsGrad,
+  gatherGrad,
+  gatherNDGrad,
+  scatterElementsGrad,
+  scatterNDGrad,
+} from "./gradients/indexing.ts";
+import { sliceGrad } from "./gradients/movement.ts";
 import {
   differentiable,
   FREE,
@@ -195,8 +203,8 @@ const scatterNDInfer: Infer = (context) => {
   return [withContents(data.dtype, data.shape, contents)];
 };
 
-function scatter(since: number, infer: Infer): OpSpec {
-  return { since, infer, cost: FREE, axes: "opaque", grad: "none" };
+function scatter(since: number, infer: Infer, grad: OpSpec["grad"] = "none"): OpSpec {
+  return { since, infer, cost: FREE, axes: "opaque", grad };
 }
 
 /** Elements of a one-dimensional condition that are true: a size that only the data knows. */
@@ -240,13 +248,13 @@ export const indexing: OpTable = {
     traits: { movement: true, lookup: true, quantizable: true },
     grad: gatherGrad,
   },
-  GatherElements: moving(11, gatherElementsInfer, "opaque", false),
-  GatherND: moving(11, gatherNDInfer, "opaque", false),
-  ScatterND: scatter(11, scatterNDInfer),
-  ScatterElements: scatter(11, sameAsInput()),
-  Scatter: scatter(9, sameAsInput()),
+  GatherElements: { ...moving(11, gatherElementsInfer, "opaque", false), grad: gatherElementsGrad },
+  GatherND: { ...moving(11, gatherNDInfer, "opaque", false), grad: gatherNDGrad },
+  ScatterND: scatter(11, scatterNDInfer, scatterNDGrad),
+  ScatterElements: scatter(11, sameAsInput(), scatterElementsGrad),
+  Scatter: scatter(9, sameAsInput(), scatterElementsGrad),
   TensorScatter: scatter(24, sameAsInput()),
-  Compress: scatter(9, compressInfer),
+  Compress: scatter(9, compressInfer, compressGrad),
   OneHot: scatter(9, oneHotInfer),
   NonZero: scatter(9, nonZeroInfer),
 };

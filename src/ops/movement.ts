@@ -3,12 +3,16 @@ import { type Dim, formatShape, isConcrete } from "../base/shape.ts";
 import type { Node } from "../ir/graph.ts";
 import { SAME_AXES, broadcastAxes, names, reshapeAxes } from "./axes.ts";
 import {
+  centerCropPadGrad,
   concatGrad,
+  depthToSpaceGrad,
   dropoutGrad,
   expandGrad,
   identityGrad,
   padGrad,
   reshapeGrad,
+  sameMoveGrad,
+  spaceToDepthGrad,
   splitGrad,
   tileGrad,
   transposeGrad,
@@ -397,8 +401,8 @@ export const movement: OpTable = {
   Tile: { ...moving(6, tileInfer, equalSizeAxes, false), grad: tileGrad },
   // Pads were an attribute before opset 11.
   Pad: differentiable([pad, { ...pad, since: 11 }], padGrad),
-  DepthToSpace: moving(1, depthToSpaceInfer, "n _ _ _ -> n _ _ _"),
-  SpaceToDepth: moving(1, spaceToDepthInfer, "n _ _ _ -> n _ _ _"),
+  DepthToSpace: { ...moving(1, depthToSpaceInfer, "n _ _ _ -> n _ _ _"), grad: depthToSpaceGrad },
+  SpaceToDepth: { ...moving(1, spaceToDepthInfer, "n _ _ _ -> n _ _ _"), grad: spaceToDepthGrad },
   // Before opset 12 a model could not ask for training, so that Dropout is the identity at inference in every one.
   Dropout: differentiable(
     [
@@ -408,8 +412,8 @@ export const movement: OpTable = {
     ],
     dropoutGrad,
   ),
-  ReverseSequence: moving(10, sameAsInput(), "*a, -> *a", false),
-  Trilu: moving(14, sameAsInput(), "*a, -> *a", false),
+  ReverseSequence: { ...moving(10, sameAsInput(), "*a, -> *a", false), grad: sameMoveGrad },
+  Trilu: { ...moving(14, sameAsInput(), "*a, -> *a", false), grad: sameMoveGrad },
   Col2Im: moving(18, col2ImInfer, "n _ _ -> n *z", false),
-  CenterCropPad: moving(18, centerCropPadInfer, equalSizeAxes, false),
+  CenterCropPad: { ...moving(18, centerCropPadInfer, equalSizeAxes, false), grad: centerCropPadGrad },
 };

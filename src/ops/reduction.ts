@@ -1,5 +1,6 @@
 /** Reductions over axes, arg-max and arg-min, cumulative sums. */
 import { type Dim, isConcrete } from "../base/shape.ts";
+import { topKGrad } from "./gradients/indexing.ts";
 import {
   reduceExtremumGrad,
   reduceL2Grad,
@@ -146,5 +147,5 @@ export const reduction: OpTable = {
   CumSum: cumulative,
   CumProd: { ...cumulative, since: 26 },
   // k was an attribute before opset 10.
-  TopK: [topK, { ...topK, since: 10 }],
+  TopK: differentiable([topK, { ...topK, since: 10 }], topKGrad),
 };

@@ -1,6 +1,7 @@
 /** Resampling of images: Resize, Upsample, grid sampling and region pooling. */
 import type { Dim } from "../base/shape.ts";
 import { isConcrete } from "../base/shape.ts";
+import { resizeGrad } from "./gradients/resampling.ts";
 import { type OpTable, contentsOf, dtypeOf, perOutput, shapeOf, unknownShape } from "./helpers.ts";
 import { equalSizeAxes } from "./movement.ts";
 import type { Infer, InferContext, OpSpec } from "./spec.ts";
@@ -56,7 +57,7 @@ function resize(since: number, infer: Infer, quantizable = true): OpSpec {
     cost: ({ node, outputs }) =>
       perOutput((node.string("mode") ?? "nearest") === "nearest" ? 1 : 8)({ node, inputs: [], outputs }),
     axes: equalSizeAxes,
-    grad: "none",
+    grad: resizeGrad,
     ...(quantizable ? { traits: { quantizable } } : {}),
   };
 }

@@ -1,21 +1,31 @@
 /** Gradients of operators that move elements: Reshape, Transpose, Slice, Concat, Split, Pad, Gather, Expand, Cast and their kin. */
-import { dtypeCode } from "../../base/dtype.ts";
-import { PareError } from "../../base/error.ts";
-import { isConcrete } from "../../base/shape.ts";
+import { dtypeCode, isFloat } from "../../base/dtype.ts";
+import { type Dim, isConcrete } from "../../base/shape.ts";
 import type { Value } from "../../ir/graph.ts";
 import { Tensor } from "../../ir/tensor.ts";
 import type { Grad, GradContext } from "../spec.ts";
+import { gatherBack } from "./along-axis.ts";
+import { scatterSlice } from "./indexing.ts";
 import { constantInts } from "./reduction.ts";
 import {
   axisOf,
+  concreteShape,
+  div,
+  indicator,
   ints,
+  mul,
+  needsOpset,
+  outputOf,
   pad,
   rankOf,
   reduceSum,
   reshape,
   reshapeLike,
+  scalar,
   shapeOf,
+  shapeVector,
   slice,
+  sub,
   sumTo,
   transpose,
   unsqueeze,
@@ -76,8 +86,9 @@ export const sliceGrad: Grad = (c) => {
   const rank = rankOf(node, x);
   const list = (attribute: string, index: number): readonly number[] | undefined => {
     const value = node.inputs[index];
-    return node.ints(attribute) ?? (value ? constantInts(c, value) : undefined);
+    return node.ints(attribute) ?? value?.tensor?.peekNumbers() ?? c.contents(value);
   };
+  if ([1, 2, 3, 4].some((index) => node.inputs[index] && !list("", index))) return scatterSlice(c);
   const starts = list("starts", 1) ?? [];
   const axes = (list("axes", 3) ?? starts.map((_, i) => i)).map((axis) => axisOf(axis, rank));
   const steps = list("steps", 4) ?? starts.map(() => 1);
@@ -89,10 +100,7 @@ export const sliceGrad: Grad = (c) => {
     const [start, end, step] = [starts[i] ?? 0, ends[i] ?? 0, steps[i] ?? 1];
     if (typeof size !== "number") {
       if (start === 0 && step === 1 && end > 2 ** 30) continue;
-      throw new PareError("not-differentiable", `The size of axis ${axis} of '${x.name}' must be known here`, {
-        where: `node '${node.name}' (Slice)`,
-        help: "Give the inputs fixed sizes",
-      });
+      return scatterSlice(c);
     }
     const first = Math.min(Math.max(start < 0 ? start + size : start, 0), step < 0 ? size - 1 : size);
     const limit = end < 0 ? Math.max(end + size, -1) : Math.min(end, size);
@@ -131,34 +139,84 @@ function flatten(target: readonly number[], axis: number, shape: readonly unknow
   });
 }
 
-// y = x with constant borders: ∂x = g without the borders
+// y = x with borders: constant ones: ∂x = g without the borders, ∂(constant) = Σ of g over the borders; borders that repeat x
+// (edge, reflect, wrap): ∂x[j] = Σ { g[i] : y[i] = x[j] }, axis by axis
 export const padGrad: Grad = (c) => {
   const { node } = c;
+  const x = input(c);
   const mode = node.string("mode") ?? "constant";
-  if (mode !== "constant")
-    throw new PareError("not-differentiable", `Pad with mode '${mode}' has no gradient yet`, {
-      where: `node '${node.name}' (Pad)`,
-    });
-  const rank = rankOf(node, input(c));
+  const rank = rankOf(node, x);
   const padsInput = node.inputs[1];
   const given = node.ints("pads") ?? (padsInput ? constantInts(c, padsInput) : []);
   const axesInput = node.inputs[3];
   const axes = axesInput ? constantInts(c, axesInput).map((axis) => axisOf(axis, rank)) : undefined;
-  const pads = Array.from({ length: 2 * rank }, () => 0);
   const half = given.length / 2;
+  const [begins, ends] = [Array.from({ length: rank }, () => 0), Array.from({ length: rank }, () => 0)];
   for (let i = 0; i < half; i++) {
-    const axis = axes?.[i] ?? i;
-    pads[axis] = -(given[i] ?? 0);
-    pads[axis + rank] = -(given[i + half] ?? 0);
+    begins[axes?.[i] ?? i] = given[i] ?? 0;
+    ends[axes?.[i] ?? i] = given[i + half] ?? 0;
   }
-  const cut = pads.every((amount) => amount <= 0);
-  if (!cut) return [pad(c, flow(c), pads)];
-  const touched = Array.from({ length: rank }, (_, axis) => axis).filter((axis) => pads[axis] || pads[axis + rank]);
+  const touched = begins.flatMap((begin, axis) => (begin || ends[axis] ? [axis] : []));
   if (touched.length === 0) return [flow(c)];
-  const starts = touched.map((axis) => -(pads[axis] ?? 0));
-  const ends = touched.map((axis) => (pads[axis + rank] ? (pads[axis + rank] ?? 0) : 2 ** 31));
-  return [slice(c, flow(c), touched, starts, ends)];
+  if (mode !== "constant") return [borderBack(c, mode, begins, ends, touched)];
+  const inner = withoutBorders(c, begins, ends, touched);
+  if (!c.wants(2) || !node.inputs[2]) return [inner];
+  const all = Array.from({ length: rank }, (_, axis) => axis);
+  const border = sub(c, reduceSum(c, flow(c), all, false), reduceSum(c, inner, all, false));
+  return [inner, undefined, reshapeLike(c, border, node.inputs[2])];
 };
+
+function withoutBorders(
+  c: GradContext,
+  begins: readonly number[],
+  ends: readonly number[],
+  touched: readonly number[],
+): Value {
+  if (begins.some((n) => n < 0) || ends.some((n) => n < 0))
+    return pad(
+      c,
+      flow(c),
+      [...begins, ...ends].map((n) => -n),
+    );
+  const stops = touched.map((axis) => (ends[axis] ? -(ends[axis] ?? 0) : 2 ** 31));
+  return slice(
+    c,
+    flow(c),
+    touched,
+    touched.map((axis) => begins[axis] ?? 0),
+    stops,
+  );
+}
+
+function borderBack(
+  c: GradContext,
+  mode: string,
+  begins: readonly number[],
+  ends: readonly number[],
+  touched: readonly number[],
+): Value {
+  const x = input(c);
+  let g = flow(c);
+  const shape: Dim[] = [...(c.node.outputs[0]?.shape ?? [])];
+  for (const axis of touched) {
+    const size = concreteShape(c.node, x, axis)[0] ?? 1;
+    shape[axis] = size;
+    const length = size + (begins[axis] ?? 0) + (ends[axis] ?? 0);
+    const sources = Array.from({ length }, (_, i) => borderSource(mode, i - (begins[axis] ?? 0), size));
+    g = gatherBack(c, g, axis, sources, { dtype: x.dtype, shape: shape.slice() });
+  }
+  return g;
+}
+
+/** The element of an axis of `size` that stands at place i, which may lie outside. */
+function borderSource(mode: string, i: number, size: number): number {
+  const modulo = (n: number, period: number): number => ((n % period) + period) % period;
+  if (mode === "edge") return Math.min(Math.max(i, 0), size - 1);
+  if (mode === "wrap") return modulo(i, size);
+  const period = Math.max(1, 2 * (size - 1)); // reflect: … 2 1 | 0 1 2 | 1 0 …
+  const folded = modulo(i, period);
+  return folded < size ? folded : period - folded;
+}
 
 // y = x repeated to a larger shape: ∂x = g summed over the repeated axes
 export const expandGrad: Grad = (c) => [sumTo(c, flow(c), c.node.outputs[0]?.shape, input(c))];
@@ -182,9 +240,10 @@ export const tileGrad: Grad = (c) => {
   return [reduceSum(c, c.b.op("Reshape", [flow(c), target]), even, false)];
 };
 
-// y = x in another dtype: ∂x = g in x's dtype
+// y = x in another dtype: ∂x = g in x's dtype; integers that carry a gradient carry it in floats
 export const castGrad: Grad = (c) => {
   const { dtype } = input(c);
+  if (dtype !== undefined && !isFloat(dtype)) return [flow(c)];
   return [
     dtype
       ? c.b.op("Cast", [flow(c)], { attributes: { to: dtypeCode(dtype) } })
@@ -192,65 +251,52 @@ export const castGrad: Grad = (c) => {
   ];
 };
 
-// y = x[i] along an axis: ∂x = zeros, to which g is added at i (rows may be taken several times)
-export const gatherGrad: Grad = (c) => {
-  const [x, indices] = c.node.inputs as readonly [Value, Value];
-  const axis = axisOf(c.node.int("axis", 0), rankOf(c.node, x));
-  if (c.opset < 16) throw needsOpset(c, 16);
-  const rank = rankOf(c.node, x);
-  const indexRank = rankOf(c.node, indices);
-  // The gathered axes come first: g (i…, rest…), zeros (axis, rest…), added row by row.
-  const outRank = rank - 1 + indexRank;
-  const front = Array.from({ length: outRank }, (_, i) => i);
-  const moved = front.splice(axis, indexRank);
-  const g = axis === 0 ? flow(c) : transpose(c, flow(c), [...moved, ...front]);
-  const perm = [axis, ...Array.from({ length: rank }, (_, i) => i).filter((i) => i !== axis)];
-  const zeros = zerosLike(c, x);
-  const base = axis === 0 ? zeros : transpose(c, zeros, perm);
-  const size = shapeOf(c, base);
-  const positive = c.b.op("Where", [
-    c.b.op("Less", [indices, indexConstant(c, indices, 0)]),
-    c.b.op("Add", [indices, castTo(c, reshape(c, slice(c, size, [0], [0], [1]), []), indices)]),
-    indices,
-  ]);
-  const wide = indices.dtype === "int64" ? positive : c.b.op("Cast", [positive], { attributes: { to: 7 } });
-  const rows = unsqueeze(c, wide, [indexRank]); // (i…, 1)
-  const sum = c.b.op("ScatterND", [base, rows, g], { attributes: { reduction: "add" } });
-  return [
-    axis === 0
-      ? sum
-      : transpose(
-          c,
-          sum,
-          perm.map((_, i) => perm.indexOf(i)),
-        ),
-  ];
+// y = x·mask/(1 − ratio) in training, the mask being what the forward pass drew; y = x otherwise: ∂x = g·mask/(1 − ratio) or g
+export const dropoutGrad: Grad = (c) => {
+  const [x, ratio, training] = c.node.inputs as readonly [Value, Value | undefined, Value | undefined];
+  const constant = training ? training.tensor?.peekNumbers()?.[0] : 0;
+  if (constant === 0) return [flow(c)];
+  const mask = indicator(c, outputOf(c.node, 1, "bool", c.node.outputs[0]?.shape), x.dtype);
+  const one = scalar(c, x.dtype, 1);
+  const known = ratio ? ratio.tensor?.peekNumbers()?.[0] : 0.5;
+  const share = ratio && x.dtype !== ratio.dtype ? c.b.op("CastLike", [ratio, x]) : ratio;
+  let factor =
+    known === undefined && share ? div(c, one, sub(c, one, share)) : scalar(c, x.dtype, 1 / (1 - (known ?? 0)));
+  if (training && constant === undefined) factor = c.b.op("Where", [training, factor, one]);
+  return [mul(c, mul(c, flow(c), mask), factor)];
 };
 
-function indexConstant(c: GradContext, like: Value, value: number): Value {
-  const tensor = like.dtype === "int32" ? Tensor.of("int32", [], Int32Array.of(value)) : Tensor.int64([value], []);
-  return c.b.constant("index", tensor);
-}
+// y = blocks of channels as blocks of pixels (or back): ∂x moves them back
+export const depthToSpaceGrad: Grad = (c) => {
+  const blocksize = c.node.int("blocksize", 1);
+  if (c.node.string("mode") !== "CRD") return [c.b.op("SpaceToDepth", [flow(c)], { attributes: { blocksize } })];
+  const [channels = 1, height = 1, width = 1] = concreteShape(c.node, input(c), 1);
+  const inner = channels / blocksize ** 2;
+  const apart = reshape(c, flow(c), [-1, inner, height, blocksize, width, blocksize]);
+  return [reshape(c, transpose(c, apart, [0, 1, 3, 5, 2, 4]), [-1, channels, height, width])];
+};
 
-function castTo(c: GradContext, x: Value, like: Value): Value {
-  return like.dtype === "int32" ? c.b.op("Cast", [x], { attributes: { to: 6 } }) : x;
-}
+export const spaceToDepthGrad: Grad = (c) => [
+  c.b.op("DepthToSpace", [flow(c)], { attributes: { blocksize: c.node.int("blocksize", 1) } }),
+];
 
-function needsOpset(c: GradContext, opset: number): PareError {
-  return new PareError("unsupported", `The gradient of ${c.node.opType} needs opset ${opset}`, {
-    where: `node '${c.node.name}' (${c.node.opType})`,
-    found: `opset ${c.opset}`,
-    help: "Convert the model to a newer opset",
-  });
-}
+// y = x in the same places or zero (Trilu), or with parts reversed (ReverseSequence): ∂x = the same of g
+export const sameMoveGrad: Grad = (c) => [
+  c.b.op(c.node.opType, [flow(c), ...c.node.inputs.slice(1)], { attributes: Object.fromEntries(c.node.attributes) }),
+];
 
-// Dropout that is not training is the identity; one that drops needs its mask: ∂x = g·mask/(1 − ratio)
-export const dropoutGrad: Grad = (c) => {
-  const training = c.node.inputs[2];
-  const constant = training?.tensor?.peekNumbers()?.[0] ?? (training ? undefined : 0);
-  if (constant === 0) return [flow(c)];
-  throw new PareError("not-differentiable", "Dropout in training mode has no gradient here", {
-    where: `node '${c.node.name}' (Dropout)`,
-    help: "Train with dropout switched off (training_mode false)",
-  });
+// y = the centre of x, cut or padded to a size: ∂x = the centre of g, padded or cut to x's size
+export const centerCropPadGrad: Grad = (c) => {
+  const shape = shapeVector(c, input(c));
+  const axes = c.node.ints("axes");
+  const target = axes
+    ? c.b.op("Gather", [
+        shape,
+        ints(
+          c,
+          axes.map((axis) => axisOf(axis, rankOf(c.node, input(c)))),
+        ),
+      ])
+    : shape;
+  return [c.b.op("CenterCropPad", [flow(c), target], { attributes: { axes } })];
 };

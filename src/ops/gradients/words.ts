@@ -2,11 +2,11 @@
 import { type DType, isFloat } from "../../base/dtype.ts";
 import { PareError } from "../../base/error.ts";
 import { encodeFloat16 } from "../../base/half.ts";
-import { type Dim, elementCount, isConcrete } from "../../base/shape.ts";
+import { type Dim, isConcrete } from "../../base/shape.ts";
 import type { Builder } from "../../ir/builder.ts";
 import { type Graph, type Node, Value } from "../../ir/graph.ts";
 import { Tensor } from "../../ir/tensor.ts";
-import type { Grad } from "../spec.ts";
+import type { Grad, RuleContext } from "../spec.ts";
 
 /** Where words are written: a builder and the opset that decides their form. */
 export interface Site {
@@ -25,17 +25,11 @@ function shared(b: Builder, key: string, make: () => Value): Value {
   return value;
 }
 
-/** A tensor of a float dtype with every element the same; no dtype is float32. */
-function floatTensor(dtype: DType | undefined, shape: readonly number[], value: number): Tensor {
-  const data = Array.from({ length: elementCount(shape) }, () => value);
+/** A tensor of a float dtype; no dtype is float32. */
+function floatTensor(dtype: DType | undefined, shape: readonly number[], data: Iterable<number>): Tensor {
   if (dtype === "float64") return Tensor.of("float64", shape, Float64Array.from(data));
-  if (dtype === "float16")
-    return Tensor.of(
-      "float16",
-      shape,
-      Uint16Array.from(data, (x) => encodeFloat16(x)),
-    );
-  if (dtype === "float32" || dtype === undefined) return Tensor.float32(shape, data);
+  if (dtype === "float16") return Tensor.of("float16", shape, Uint16Array.from([...data].map((x) => encodeFloat16(x))));
+  if (dtype === "float32" || dtype === undefined) return Tensor.float32(shape, Float32Array.from(data));
   throw new PareError("unsupported", `Gradients are computed in float32, float64 or float16, not in ${dtype}`, {
     help: "Convert the model to float32 first",
   });
@@ -43,7 +37,17 @@ function floatTensor(dtype: DType | undefined, shape: readonly number[], value: 
 
 /** A scalar (rank 0) of a float dtype. */
 export function scalar(s: Site, dtype: DType | undefined, value: number): Value {
-  return shared(s.b, `${dtype ?? "float32"} ${value}`, () => s.b.constant("constant", floatTensor(dtype, [], value)));
+  return shared(s.b, `${dtype ?? "float32"} ${value}`, () => s.b.constant("constant", floatTensor(dtype, [], [value])));
+}
+
+/** A stored array of a float dtype. */
+export function constantArray(
+  s: Site,
+  dtype: DType | undefined,
+  shape: readonly number[],
+  data: Iterable<number>,
+): Value {
+  return s.b.constant("array", floatTensor(dtype, shape, data));
 }
 
 /** An int64 vector. */
@@ -156,7 +160,7 @@ export function pad(s: Site, x: Value, pads: readonly number[]): Value {
 function filled(s: Site, like: Value, value: number): Value {
   const dtype = like.dtype !== undefined && isFloat(like.dtype) ? like.dtype : "float32";
   if (like.shape?.length === 0) return scalar(s, dtype, value);
-  const attributes = { value: { type: "tensor", value: floatTensor(dtype, [1], value) } } as const;
+  const attributes = { value: { type: "tensor", value: floatTensor(dtype, [1], [value]) } } as const;
   return s.b.op("ConstantOfShape", [shapeVector(s, like)], { attributes });
 }
 
@@ -166,6 +170,15 @@ export const zerosLike = (s: Site, like: Value): Value => filled(s, like, 0);
 /** An axis counted from the front. */
 export function axisOf(axis: number, rank: number): number {
   return axis < 0 ? axis + rank : axis;
+}
+
+/** The error of a rule whose operators came with a newer opset. */
+export function needsOpset(c: RuleContext, opset: number): PareError {
+  return new PareError("unsupported", `The gradient of ${c.node.opType} needs opset ${opset}`, {
+    where: `node '${c.node.name}' (${c.node.opType})`,
+    found: `opset ${c.opset}`,
+    help: "Convert the model to a newer opset",
+  });
 }
 
 /** The rank of an input or output of the node being differentiated. */
@@ -178,14 +191,15 @@ export function rankOf(node: Node, value: Value | undefined): number {
   return value.shape.length;
 }
 
-/** The concrete shape of a value of the node being differentiated. */
-export function concreteShape(node: Node, value: Value | undefined): readonly number[] {
-  if (!value || !isConcrete(value.shape))
+/** The concrete sizes, from axis `from` on, of a value of the node being differentiated. */
+export function concreteShape(node: Node, value: Value | undefined, from = 0): readonly number[] {
+  const shape = value?.shape?.slice(from);
+  if (!value || !isConcrete(shape))
     throw new PareError("not-differentiable", `The shape of '${value?.name ?? ""}' must be known here`, {
       where: `node '${node.name}' (${node.opType})`,
       help: "Give the inputs fixed sizes",
     });
-  return value.shape;
+  return shape;
 }
 
 /**
