@@ -40,7 +40,7 @@ try {
     const data = new Float32Array(shape.reduce((n, size) => n * size, 1)).map((_, i) => Math.sin(0.37 * i) * Math.cos(0.011 * i));
     const labels = { dtype: "int64", shape: [batch], data: BigInt64Array.from({ length: batch }, (_, i) => BigInt(i % 10)) };
     const input = { dtype: "float32", shape, data };
-    const outputs = await resident.step({ input, [graph.labels]: labels, ...graph.scalars(0, 0) }, [graph.loss]);
+    const outputs = await resident.step({ input, [graph.labels]: labels, ...graph.scalars({ step: 0, learningRate: 0 }) }, [graph.loss]);
     // After the first step the momentum is the gradient.
     const gradients = await resident.read(names.map((each) => `${each}/momentum`));
     await session.close();

@@ -48,7 +48,7 @@ async function pareSeconds(name, threads, steps) {
   const seconds = [];
   for (let step = 0; step < steps + 3; step++) {
     const start = performance.now();
-    await resident.step({ ...feeds, ...graph.scalars(step, 0.01) }, [graph.loss]);
+    await resident.step({ ...feeds, ...graph.scalars({ step, learningRate: 0.01 }) }, [graph.loss]);
     seconds.push((performance.now() - start) / 1000);
   }
   await session.close();

@@ -64,6 +64,49 @@ export function cloneGraph(graph: Graph, parent?: Graph, outer: Map<Value, Value
   return copy;
 }
 
+/**
+ * Copies the nodes and initializers of `from` into another graph under names that begin with `prefix`. `bound` says which
+ * of its values (inputs, above all) are values of `into`. Returns what each value of `from` has become.
+ */
+export function graftGraph(
+  from: Graph,
+  into: Graph,
+  prefix: string,
+  bound: ReadonlyMap<Value, Value>,
+): Map<Value, Value> {
+  const copies = new Map(bound);
+  const nameFor = (name: string): string => (name === "" ? "" : into.uniqueName(prefix + name));
+  for (const value of from.values()) {
+    if (copies.has(value)) continue;
+    const copy = new Value(nameFor(value.name), value.dtype, value.shape, value.tensor);
+    copies.set(value, copy);
+    if (value.tensor) into.initializers.set(copy.name, copy);
+  }
+  const inner = (subgraph: Graph): Graph => {
+    const copy = cloneGraph(subgraph, into, copies);
+    for (const graph of copy.allGraphs()) {
+      for (const node of graph.nodes) node.name = nameFor(node.name);
+      const stored = [...graph.initializers.values()];
+      for (const value of new Set(graph.values())) value.name = nameFor(value.name);
+      graph.initializers.clear();
+      for (const value of stored) graph.initializers.set(value.name, value);
+    }
+    return copy;
+  };
+  for (const node of from.nodes)
+    into.add(
+      new Node({
+        opType: node.opType,
+        domain: node.domain,
+        name: nameFor(node.name),
+        inputs: node.inputs.map((input) => input && copies.get(input)),
+        outputs: node.outputs.map((output) => copies.get(output) as Value),
+        attributes: Array.from(node.attributes, ([name, attribute]) => [name, cloneAttribute(attribute, inner)]),
+      }),
+    );
+  return copies;
+}
+
 /** A copy of one node between other values; attributes (subgraphs too) are shared. */
 export function copyNode(node: Node, valueOf: (value: Value) => Value): Node {
   const copy = new Node({

@@ -27,6 +27,8 @@ export interface Checkpoint {
   readonly epochSeconds: number;
   readonly stepSeconds: number;
   readonly best: { readonly epoch: number; readonly score: number } | undefined;
+  /** The score that early stopping compares with, and the epochs since. */
+  readonly patience: { readonly score: number | undefined; readonly epochs: number };
   readonly state: Arrays;
   /** Weights of the best epoch. */
   readonly bestWeights: Arrays | undefined;

@@ -6,16 +6,17 @@ import type { Model } from "../ir/model.ts";
 import { asNumbers } from "../run/arrays.ts";
 import { dropPadding, feedChunks } from "../run/feeds.ts";
 import type { Feeds, NdArray, Port, Resident, Session, SessionOptions } from "../run/session.ts";
-import type { LossName } from "./losses.ts";
-import { logitsOf } from "./step-graph.ts";
+import type { LossName } from "./losses/table.ts";
+import { type OutputKind, scoresOf } from "./scores.ts";
+import { score, type Tally } from "./scoring.ts";
 
 /** Opens a model on an engine. */
 export type OpenSession = (model: Model, options?: SessionOptions) => Promise<Session>;
 
 export interface Scores {
-  /** Mean loss per sample. */
+  /** Mean loss per sample, position or element, as the loss counts. */
   readonly loss: number;
-  /** Share of samples whose highest score is their class; undefined without classes. */
+  /** Share of rows whose highest score is their class, or of yes-no answers that are right; undefined for real values. */
   readonly accuracy?: number | undefined;
 }
 
@@ -25,23 +26,21 @@ export class Evaluator {
   readonly #resident: Resident;
   readonly #ports: readonly Port[];
   readonly #output: string;
-  readonly #loss: LossName;
-  readonly #kind: "logits" | "probabilities" | "log-probabilities";
+  readonly #kind: OutputKind;
 
   private constructor(
     session: Session,
     resident: Resident,
-    parts: { ports: readonly Port[]; output: string; loss: LossName; kind: Evaluator["kind"] },
+    parts: { ports: readonly Port[]; output: string; kind: OutputKind },
   ) {
     this.#session = session;
     this.#resident = resident;
     this.#ports = parts.ports;
     this.#output = parts.output;
-    this.#loss = parts.loss;
     this.#kind = parts.kind;
   }
 
-  get kind(): "logits" | "probabilities" | "log-probabilities" {
+  get kind(): OutputKind {
     return this.#kind;
   }
 
@@ -49,7 +48,6 @@ export class Evaluator {
   static async open(
     model: Model,
     weights: readonly string[],
-    loss: LossName,
     open: OpenSession,
     options: SessionOptions,
   ): Promise<Evaluator> {
@@ -68,13 +66,11 @@ export class Evaluator {
       if (!graph.inputs.includes(value)) graph.inputs.push(value);
     }
     graph.outputs.splice(1);
-    const logits = logitsOf(output);
-    const kind =
-      logits === output ? "logits" : output.producer?.opType === "Softmax" ? "probabilities" : "log-probabilities";
+    const { kind } = scoresOf(output);
     const session = await open(copy, options);
     const ports = session.inputs.filter((port) => names.has(port.name));
     const resident = await session.resident(state, {});
-    return new Evaluator(session, resident, { ports, output: output.name, loss, kind });
+    return new Evaluator(session, resident, { ports, output: output.name, kind });
   }
 
   /** Outputs for one batch, with the weights as last written. */
@@ -92,58 +88,30 @@ export class Evaluator {
   async evaluate(
     weights: Feeds,
     dataset: Dataset,
-    options: { readonly batch: number; readonly signal?: AbortSignal | undefined; onBatch?(done: number): void },
+    options: {
+      readonly batch: number;
+      readonly loss: LossName;
+      readonly signal?: AbortSignal | undefined;
+    },
   ): Promise<Scores> {
     await this.#resident.write(weights);
-    let [samples, elements, lossSum, correct] = [0, 0, 0, 0];
+    const all: Tally = { loss: 0, count: 0, correct: undefined };
     for await (const batch of dataset.batches({ size: options.batch, signal: options.signal })) {
       if (!batch.labels) throw new PareError("bad-data", "The data has no labels", { where: dataset.name });
       const labels = asNumbers(batch.labels);
+      const width = labels.length / batch.size;
       let at = 0;
       for (const { scores, shape } of await this.predict(batch)) {
-        const part = this.#score(scores, shape, labels, at);
-        lossSum += part.loss;
-        correct += part.correct;
-        elements += part.elements;
-        at += part.labels;
-      }
-      samples += batch.size;
-      options.onBatch?.(samples);
-    }
-    if (elements === 0) throw new PareError("bad-data", "The data set is empty", { where: dataset.name });
-    return { loss: lossSum / elements, accuracy: this.#loss === "mse" ? undefined : correct / elements };
-  }
-
-  /** Sums over one chunk: squared errors, or −ln p of the right class and hits. */
-  #score(
-    scores: Float32Array,
-    shape: readonly number[],
-    labels: ArrayLike<number>,
-    at: number,
-  ): { loss: number; correct: number; elements: number; labels: number } {
-    let [loss, correct] = [0, 0];
-    if (this.#loss === "mse") {
-      for (let i = 0; i < scores.length; i++) loss += ((scores[i] ?? 0) - (labels[at + i] ?? 0)) ** 2;
-      return { loss, correct, elements: scores.length, labels: scores.length };
-    }
-    const classes = shape.at(-1) ?? 1;
-    const rows = scores.length / classes;
-    for (let row = 0; row < rows; row++) {
-      const line = scores.subarray(row * classes, (row + 1) * classes);
-      const label = labels[at + row] ?? 0;
-      let best = 0;
-      for (let k = 1; k < classes; k++) if ((line[k] ?? 0) > (line[best] ?? 0)) best = k;
-      if (best === label) correct++;
-      const own = line[label] ?? Number.NaN;
-      if (this.#kind === "probabilities") loss -= Math.log(Math.max(own, 1e-12));
-      else if (this.#kind === "log-probabilities") loss -= own;
-      else {
-        let sum = 0;
-        for (let k = 0; k < classes; k++) sum += Math.exp((line[k] ?? 0) - (line[best] ?? 0));
-        loss += Math.log(sum) + (line[best] ?? 0) - own;
+        const part = score(options.loss, this.#kind, { scores, shape, labels, at, width });
+        all.loss += part.loss;
+        all.count += part.count;
+        if (part.correct !== undefined) all.correct = (all.correct ?? 0) + part.correct;
+        at += (shape[0] ?? 1) * width;
       }
     }
-    return { loss, correct, elements: rows, labels: rows };
+    if (all.count === 0) throw new PareError("bad-data", "The data set is empty", { where: dataset.name });
+    const { loss, count, correct } = all;
+    return { loss: loss / count, accuracy: correct === undefined ? undefined : correct / count };
   }
 
   close(): Promise<void> {

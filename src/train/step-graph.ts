@@ -1,34 +1,30 @@
 /** One training step as one ONNX model: forward, loss, backward and optimizer; weights and optimizer state in and out. */
 import { inferShapes } from "../analyse/shapes.ts";
 import { PareError } from "../base/error.ts";
-import { type Dim, formatShape } from "../base/shape.ts";
-import { float } from "../ir/attribute.ts";
 import { Builder } from "../ir/builder.ts";
 import { cloneModel } from "../ir/clone.ts";
-import { type Graph, type Node, Value } from "../ir/graph.ts";
+import type { Value } from "../ir/graph.ts";
 import type { Model } from "../ir/model.ts";
-import { Tensor } from "../ir/tensor.ts";
-import { add, mul, scale, type Site } from "../ops/gradients/words.ts";
+
 import type { Feeds, NdArray } from "../run/session.ts";
-import { dependents } from "./dependents.ts";
+import { type BatchStatistics, moveStatistics, useBatchStatistics } from "./batch-statistics.ts";
+import { bindBatch } from "./bind-batch.ts";
+import { feedDropout, type NoisePort } from "./dropout.ts";
 import { addGradients } from "./grad.ts";
-import { crossEntropy, distillation, type LossName, meanSquaredError, mixed } from "./losses.ts";
-import { makeOptimizer, type Optimizer, type OptimizerOptions } from "./optimizers.ts";
+import type { LossSite } from "./losses/loss.ts";
+import { addObjective, type LabelKind, type Objective, type ObjectiveOptions } from "./objective.ts";
+import type { Optimizer, OptimizerOptions } from "./optimizers/optimizer.ts";
+import { makeOptimizer } from "./optimizers/table.ts";
 import { trainableParameters } from "./parameters.ts";
 import { removeUnused } from "./remove-unused.ts";
+import { StepState } from "./step-state.ts";
+import { addUpdates, type UpdateOptions, type UpdatePorts } from "./step-update.ts";
 
-export interface StepOptions extends OptimizerOptions {
-  /** Samples per step: every shape in the graph is fixed to it. */
+export interface StepOptions extends ObjectiveOptions, OptimizerOptions, UpdateOptions {
+  /** Samples per run: every shape in the graph is fixed to it. */
   readonly batch: number;
-  /** Default "cross-entropy". */
-  readonly loss?: LossName | undefined;
-  readonly labelSmoothing?: number | undefined;
-  /** Mixes in the distance to a teacher's logits, which are fed as `teacher_logits`: (1 − share)·loss + share·distillation. */
-  readonly teacher?: { readonly share: number; readonly temperature: number } | undefined;
   /** Names of the trained initializers; default: every learned weight that the loss depends on. */
   readonly parameters?: readonly string[] | undefined;
-  /** Weights that stay zero where their mask is zero, by name: the mask multiplies the weight after every step. */
-  readonly masks?: ReadonlyMap<string, Tensor> | undefined;
   /**
    * "batch": BatchNormalization uses the batch's statistics and its running ones move towards them;
    * "frozen": it uses the running statistics, which stay. Default "batch".
@@ -36,41 +32,104 @@ export interface StepOptions extends OptimizerOptions {
   readonly batchNorm?: "batch" | "frozen" | undefined;
   /** Share of the old running statistics that is kept at each step; default 0.9. */
   readonly statisticsMomentum?: number | undefined;
+  /** True: Dropout drops, by the numbers fed as `noise`; false: it passes everything. Default true. */
+  readonly dropout?: boolean | undefined;
+}
+
+/** Which run is fed. */
+export interface RunIndex {
+  /** Steps made before, from 0. */
+  readonly step: number;
+  readonly learningRate: number;
+  /** Run within the step, from 0, where gradients are accumulated. */
+  readonly run?: number | undefined;
 }
 
 export interface StepGraph {
-  /** Inputs: the model's own, `labels`, `teacher_logits` with a teacher, the optimizer's scalars, the state. */
+  /** Inputs: the model's own, the labels, `teacher_logits` with a fed teacher, `noise` with Dropout, scalars, the state. */
   readonly model: Model;
   readonly optimizer: Optimizer;
   /** Name of the output that holds the loss. */
   readonly loss: string;
-  /** Name of the input that takes the targets. */
-  readonly labels: string;
+  /** Names of the model's own inputs. */
+  readonly inputs: readonly string[];
+  /** Name of the input that takes the targets; undefined where a teacher alone is learned from. */
+  readonly labels: string | undefined;
+  readonly labelKind: LabelKind | undefined;
   readonly teacherLogits: string | undefined;
-  /** Number of scores per sample; undefined for other losses than cross-entropy or where it is not known. */
+  readonly noise: NoisePort | undefined;
+  /** Number of scores per row where labels are indices. */
   readonly classes: number | undefined;
   /** Names of the trained weights and of the running statistics: what training changes in the model. */
   readonly weights: readonly string[];
+  /** Trained weight to the state that holds its moving average. */
+  readonly averages: ReadonlyMap<string, string>;
+  /** Name of the state that counts the steps skipped because a gradient overflowed. */
+  readonly skipped: string | undefined;
   /** First values of the state, by input name. */
   initialState(): Promise<Record<string, NdArray>>;
   /** State input to the output that replaces it. */
   readonly links: Readonly<Record<string, string>>;
-  /** The optimizer's scalars for a step. */
-  scalars(step: number, learningRate: number): Feeds;
+  /** Everything fed to a run beside samples, targets and noise. */
+  scalars(index: RunIndex): Feeds;
 }
 
 /** Builds the step of a model whose first output is its prediction. The model is not changed. */
 export function buildStepGraph(model: Model, options: StepOptions): StepGraph {
   const step = cloneModel(model);
   const { graph } = step;
-  const batch = options.batch;
-  bindBatch(graph, batch);
+  bindBatch(graph, options.batch);
   const prediction = graph.outputs[0];
   if (!prediction) throw new PareError("bad-model", "The model has no output to train");
-  const found = trainableParameters(step);
-  const byName = new Map(found.map((value) => [value.name, value]));
-  const parameters = (options.parameters ?? [...byName.keys()]).map((name) => {
-    const value = byName.get(name) ?? graph.initializers.get(name);
+  const inputs = graph.inputs.filter((input) => !input.tensor);
+  const parameters = parametersOf(step, options.parameters);
+  graph.outputs.splice(0, graph.outputs.length, prediction);
+  const state = new StepState(graph);
+  for (const value of parameters) state.adopt(value);
+  const statistics = options.batchNorm === "frozen" ? [] : useBatchStatistics(graph, step.opset, state);
+  const problems = inferShapes(step);
+  if (!prediction.shape)
+    throw new PareError("unsupported", "The shape of the model's output could not be found", {
+      where: `output '${prediction.name}'`,
+      ...(problems[0] ? { found: problems[0].message } : {}),
+    });
+  const noise = options.dropout === false ? undefined : feedDropout(graph, step.opset);
+
+  const b = new Builder(graph, { prefix: "train/" });
+  const learned: Value[] = [];
+  const site: LossSite = {
+    b,
+    opset: step.opset,
+    parameter(name, initial) {
+      const value = state.add(`train/${name}`, initial.shape, initial);
+      learned.push(value);
+      return value;
+    },
+  };
+  const objective = addObjective(site, step, inputs, options);
+  const { loss } = objective;
+  [loss.dtype, loss.shape] = ["float32", []];
+  graph.outputs.splice(0, graph.outputs.length);
+  b.output(loss, "loss");
+  inferShapes(step);
+
+  const all = [...parameters, ...learned];
+  const gradients = addGradients(step, loss, all);
+  const optimizer = makeOptimizer(options);
+  const scalars = Object.fromEntries(optimizer.scalars.map((name) => [name, b.input(name, "float32", [])]));
+  const lossScale = undefined;
+  const updates = addUpdates(site, { state, optimizer, scalars, parameters: all, gradients, lossScale, options });
+  moveStatistics(site, statistics, options.statisticsMomentum ?? 0.9, (input, next) => state.link(input, next));
+  removeUnused(graph, graph.nodes);
+  state.dropUnused();
+  return describe(step, { objective, inputs, noise, optimizer, scalars, state, statistics, updates, learned, options });
+}
+
+/** The initializers to train. */
+function parametersOf(model: Model, names: readonly string[] | undefined): Value[] {
+  const byName = new Map(trainableParameters(model).map((value) => [value.name, value]));
+  const parameters = (names ?? [...byName.keys()]).map((name) => {
+    const value = byName.get(name) ?? model.graph.initializers.get(name);
     if (!value) throw new PareError("bad-option", "The model has no such weight to train", { where: `'${name}'` });
     if (value.dtype !== "float32")
       throw new PareError("unsupported", `Weights of ${value.dtype} cannot be trained`, {
@@ -79,222 +138,58 @@ export function buildStepGraph(model: Model, options: StepOptions): StepGraph {
       });
     return value;
   });
-  if (parameters.length === 0) throw new PareError("unsupported", "The model has no weights that can be trained");
-  graph.outputs.splice(0, graph.outputs.length, prediction);
-  const initial = new Map<string, Tensor>();
-  const toState = (value: Value): void => {
-    if (!value.tensor) return;
-    initial.set(value.name, value.tensor);
-    graph.removeInitializer(value);
-    value.tensor = undefined;
-    if (!graph.inputs.includes(value)) graph.inputs.push(value);
-  };
-  for (const value of parameters) toState(value);
-  const statistics = options.batchNorm === "frozen" ? [] : useBatchStatistics(graph, step.opset, toState);
+  if (parameters.length > 0) return parameters;
+  throw new PareError("unsupported", "The model has no weights that can be trained");
+}
 
-  const b = new Builder(graph, { prefix: "train/" });
-  const site: Site = { b, opset: step.opset };
-  const problems = inferShapes(step);
-  if (!prediction.shape)
-    throw new PareError("unsupported", "The shape of the model's output could not be found", {
-      where: `output '${prediction.name}'`,
-      ...(problems[0] ? { found: problems[0].message } : {}),
-    });
-  const lastDim = prediction.shape?.at(-1);
-  const labels = labelInput(b, prediction, batch, options.loss ?? "cross-entropy");
-  let teacher: Value | undefined;
-  let distance: Value | undefined;
-  if (options.teacher) {
-    teacher = b.input("teacher_logits", "float32", prediction.shape);
-    distance = distillation(site, logitsOf(prediction), teacher, options.teacher.temperature);
-  }
-  // A teacher with the whole share needs no labels.
-  const alone = options.teacher?.share === 1 ? distance : undefined;
-  const own = alone ?? lossOf(site, prediction, labels, options);
-  const loss = distance && !alone ? mixed(site, own, distance, options.teacher?.share ?? 0) : own;
-  [loss.dtype, loss.shape] = ["float32", []];
-  graph.outputs.splice(0, graph.outputs.length);
-  b.output(loss, "loss");
-  inferShapes(step);
-
-  const gradients = addGradients(step, loss, parameters);
-  const optimizer = makeOptimizer(options);
-  const scalars = Object.fromEntries(optimizer.scalars.map((name) => [name, b.input(name, "float32", [])]));
-  const links: Record<string, string> = {};
-  const link = (input: Value, next: Value): void => {
-    // An output has one name and one linked input: anything shared or passed through is given its own value.
-    const own = next.producer && !graph.isOutput(next) ? next : b.op("Identity", [next]);
-    own.name = graph.uniqueName(`${input.name}_next`);
-    [own.dtype, own.shape] = ["float32", input.shape];
-    graph.outputs.push(own);
-    links[input.name] = own.name;
-  };
-  const trained: string[] = [];
-  for (const weight of parameters) {
-    const gradient = gradients.get(weight);
-    if (!gradient) continue;
-    const shape = weight.shape as readonly number[];
-    const slots = optimizer.slots.map((slot) => {
-      const value = b.input(`${weight.name}/${slot}`, "float32", shape);
-      initial.set(value.name, Tensor.of("float32", shape, new Float32Array(shape.reduce((n, size) => n * size, 1))));
-      return value;
-    });
-    const next = optimizer.update(site, { weight, gradient, slots, decays: shape.length >= 2 }, scalars);
-    const mask = options.masks?.get(weight.name);
-    // w ← w·mask keeps pruned weights at zero exactly
-    link(weight, mask ? mul(site, next.weight, b.constant("mask", mask)) : next.weight);
-    for (const [i, slot] of slots.entries()) link(slot, next.slots[i] as Value);
-    trained.push(weight.name);
-  }
-  moveStatistics(site, statistics, options.statisticsMomentum ?? 0.9, link);
-  removeUnused(graph, graph.nodes);
-  dropUnusedInputs(graph, links);
+/** The finished graph by the names of its ports. */
+function describe(
+  model: Model,
+  parts: {
+    objective: Objective;
+    inputs: readonly Value[];
+    noise: NoisePort | undefined;
+    optimizer: Optimizer;
+    scalars: Readonly<Record<string, Value>>;
+    state: StepState;
+    statistics: readonly BatchStatistics[];
+    updates: { ports: UpdatePorts; trained: readonly Value[]; averages: ReadonlyMap<string, string> };
+    learned: readonly Value[];
+    options: StepOptions;
+  },
+): StepGraph {
+  const { objective, optimizer, state, updates, options } = parts;
+  const trained = updates.trained.filter((value) => !parts.learned.includes(value));
+  const running = parts.statistics.flatMap((each) => each.running);
+  const here = new Set(model.graph.inputs);
+  const fed = Object.entries(parts.scalars).filter(([, value]) => here.has(value));
+  const number = (value: number): NdArray => ({ dtype: "float32", shape: [], data: Float32Array.of(value) });
+  const flag = (value: boolean): NdArray => ({ dtype: "bool", shape: [], data: Uint8Array.of(value ? 1 : 0) });
   return {
-    model: step,
+    model,
     optimizer,
-    loss: loss.name,
-    labels: labels.name,
-    teacherLogits: teacher?.name,
-    classes: options.loss === "mse" || typeof lastDim !== "number" ? undefined : lastDim,
-    weights: [...trained, ...statistics.flatMap(({ running }) => running.map((value) => value.name))],
-    links,
-    async initialState() {
-      const state: Record<string, NdArray> = {};
-      for (const [name, tensor] of initial)
-        if (graph.inputs.some((input) => input.name === name))
-          state[name] = { dtype: "float32", shape: tensor.shape, data: (await tensor.data()).slice() };
-      return state;
-    },
-    scalars(index, learningRate) {
-      const values = Object.entries(optimizer.feed(index, learningRate));
-      const fed = values.filter(([name]) => graph.inputs.some((input) => input.name === scalars[name]?.name));
-      return Object.fromEntries(
-        fed.map(([name, value]) => [
-          scalars[name]?.name ?? name,
-          { dtype: "float32" as const, shape: [], data: Float32Array.of(value) },
-        ]),
-      );
+    loss: objective.loss.name,
+    inputs: parts.inputs.filter((value) => here.has(value)).map((value) => value.name),
+    labels: objective.labels?.name,
+    labelKind: objective.labelKind,
+    teacherLogits: objective.teacherLogits?.name,
+    noise: parts.noise,
+    classes: objective.classes,
+    weights: [...trained, ...running].map((value) => value.name),
+    averages: updates.averages,
+    skipped: undefined,
+    links: state.links,
+    initialState: () => state.initial(),
+    scalars({ step, learningRate, run = 0 }) {
+      const values = optimizer.feed(step, learningRate);
+      const feeds: Record<string, NdArray> = {};
+      for (const [name, value] of fed) feeds[value.name] = number(values[name] ?? 0);
+      const { begins, steps, averageKeep } = updates.ports;
+      if (begins) feeds[begins.name] = flag(run === 0);
+      if (steps) feeds[steps.name] = flag(run === (options.accumulate ?? 1) - 1);
+      // A young average follows the weights more closely: min(d, (1 + t)/(10 + t))
+      if (averageKeep) feeds[averageKeep.name] = number(Math.min(options.averaging ?? 0, (1 + step) / (10 + step)));
+      return feeds;
     },
   };
-}
-
-/**
- * Fixes the batch axis of every input and forgets the shapes that follow from it. Where the model was made for another
- * fixed batch size, constant Reshape targets of what depends on the inputs change with it.
- */
-export function bindBatch(graph: Graph, batch: number): void {
-  const inputs = graph.inputs.filter((input) => !input.tensor);
-  const moving = dependents(graph, inputs);
-  for (const input of inputs) {
-    const [old, ...rest] = input.shape ?? [];
-    if (old === undefined)
-      throw new PareError("unsupported", "An input without a batch axis cannot be trained on", {
-        where: `input '${input.name}'`,
-        found: formatShape(input.shape),
-      });
-    input.shape = [batch, ...rest];
-    if (typeof old === "number" && old !== batch) rebatchReshapes(graph, moving, old, batch);
-  }
-  for (const node of graph.nodes) for (const output of node.outputs) output.shape = undefined;
-}
-
-/** Changes the leading `old` of constant Reshape targets to `batch`. */
-function rebatchReshapes(graph: Graph, moving: ReadonlySet<Value>, old: number, batch: number): void {
-  for (const node of graph.nodes) {
-    const [x, target] = node.inputs;
-    if (node.opType !== "Reshape" || !x || !moving.has(x)) continue;
-    const attribute = target?.producer?.opType === "Constant" ? target.producer.attributes.get("value") : undefined;
-    const sizes = (target?.tensor ?? (attribute?.type === "tensor" ? attribute.value : undefined))?.peekNumbers();
-    if (sizes?.[0] !== old) continue;
-    node.setInput(1, graph.addInitializer("batched_shape", Tensor.int64([batch, ...sizes.slice(1)])));
-  }
-}
-
-function labelInput(b: Builder, prediction: Value, batch: number, loss: LossName): Value {
-  const shape: readonly Dim[] = prediction.shape ?? [batch, null];
-  if (loss === "mse") return b.input("labels", "float32", shape);
-  if (shape.length < 2)
-    throw new PareError("unsupported", "Cross-entropy needs scores per class as the first output", {
-      where: `output '${prediction.name}'`,
-      found: formatShape(shape),
-      expected: formatShape([batch, "classes"]),
-    });
-  return b.input("labels", "int64", shape.slice(0, -1));
-}
-
-function lossOf(site: Site, prediction: Value, labels: Value, options: StepOptions): Value {
-  if (options.loss === "mse") return meanSquaredError(site, prediction, labels);
-  // A model that ends in Softmax is trained on what goes into it: the loss takes logits.
-  return crossEntropy(site, logitsOf(prediction), labels, options.labelSmoothing ?? 0);
-}
-
-/** What a final Softmax or LogSoftmax over the last axis reads; any other prediction as it is. */
-export function logitsOf(prediction: Value): Value {
-  const producer = prediction.producer;
-  const last = (prediction.shape?.length ?? 0) - 1;
-  const over = producer?.int("axis", -1);
-  const ends = producer?.opType === "Softmax" || producer?.opType === "LogSoftmax";
-  return ends && (over === -1 || over === last) ? (producer.inputs[0] as Value) : prediction;
-}
-
-interface Statistics {
-  readonly node: Node;
-  /** Mean and variance of the model. */
-  readonly running: readonly [Value, Value];
-}
-
-/** Turns every BatchNormalization to its training form, whose momentum 0 makes it give out the batch's own statistics. */
-function useBatchStatistics(graph: Graph, opset: number, toState: (value: Value) => void): Statistics[] {
-  const found: Statistics[] = [];
-  const nodes = graph.nodes.filter((node) => node.opType === "BatchNormalization" && node.domain === "");
-  for (const node of nodes) {
-    const [, , , mean, variance] = node.inputs;
-    if (!mean?.tensor || !variance?.tensor || mean.uses.length > 1 || variance.uses.length > 1) continue;
-    if (opset < 14)
-      throw new PareError("unsupported", "Training BatchNormalization needs opset 14", {
-        where: `node '${node.name}'`,
-        found: `opset ${opset}`,
-        help: "Convert the model to a newer opset, or train with its statistics frozen",
-      });
-    node.attributes.set("training_mode", { type: "int", value: 1 });
-    node.attributes.set("momentum", float(0));
-    node.outputs.splice(1);
-    for (const part of ["batch_mean", "batch_var"]) {
-      const output = new Value(graph.uniqueName(`${node.name}/${part}`), "float32", mean.shape);
-      output.producer = node;
-      node.outputs.push(output);
-    }
-    toState(mean);
-    toState(variance);
-    // The engine writes the outputs over these two inputs: it is given copies, whose contents do not matter at momentum 0.
-    const b = new Builder(graph, { prefix: "train/", before: node });
-    for (const [i, value] of [mean, variance].entries()) node.setInput(3 + i, b.op("Neg", [value]));
-    found.push({ node, running: [mean, variance] });
-  }
-  return found;
-}
-
-/** running ← m·running + (1 − m)·batch; the variance of n elements per channel is made unbiased by n/(n − 1). */
-function moveStatistics(
-  site: Site,
-  statistics: readonly Statistics[],
-  momentum: number,
-  link: (input: Value, next: Value) => void,
-): void {
-  for (const { node, running } of statistics) {
-    const shape = node.inputs[0]?.shape ?? [];
-    const n = shape.reduce<number>((count, dim, axis) => (axis === 1 ? count : count * Number(dim)), 1);
-    const unbiased = n > 1 ? n / (n - 1) : 1;
-    for (const [i, value] of running.entries()) {
-      const share = (1 - momentum) * (i === 1 && Number.isFinite(unbiased) ? unbiased : 1);
-      const batch = node.outputs[i + 1] as Value;
-      link(value, add(site, scale(site, value, momentum, "float32"), scale(site, batch, share, "float32")));
-    }
-  }
-}
-
-/** Drops state inputs that nothing reads any more. */
-function dropUnusedInputs(graph: Graph, links: Readonly<Record<string, string>>): void {
-  const kept = graph.inputs.filter((input) => input.uses.length > 0 || input.name in links);
-  graph.inputs.splice(0, graph.inputs.length, ...kept);
 }

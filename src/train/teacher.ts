@@ -22,13 +22,15 @@ export class TeacherLogits {
     this.#known = new Uint8Array(samples);
   }
 
+  /** `remember`: the samples do not change from epoch to epoch, so that each is asked about once. */
   static async open(
     model: Model,
     dataset: Dataset,
     open: OpenSession,
     options: SessionOptions,
+    remember: boolean,
   ): Promise<TeacherLogits> {
-    return new TeacherLogits(await Evaluator.open(model, [], "cross-entropy", open, options), dataset.size);
+    return new TeacherLogits(await Evaluator.open(model, [], open, options), remember ? dataset.size : 0);
   }
 
   /** Logits of a batch that consists of these samples; ln p where the teacher gives probabilities, which softmax undoes. */
@@ -60,7 +62,7 @@ export class TeacherLogits {
   }
 
   #remember(data: Float32Array, indices: Uint32Array, width: number): void {
-    if (this.#samples * width * 4 > MAX_REMEMBERED_BYTES) return;
+    if (this.#samples === 0 || this.#samples * width * 4 > MAX_REMEMBERED_BYTES) return;
     this.#width = width;
     const memory = (this.#remembered ??= new Float32Array(this.#samples * width));
     for (const [row, index] of indices.entries()) {

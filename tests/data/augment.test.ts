@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { augment } from "../../src/data/augment.ts";
+import { augment, type Draws } from "../../src/data/augment.ts";
 import type { Batch } from "../../src/data/dataset.ts";
 
 function images(count: number, shape: readonly [number, number, number] = [1, 3, 3]): Batch {
@@ -7,6 +7,12 @@ function images(count: number, shape: readonly [number, number, number] = [1, 3,
   const data = Float32Array.from({ length: count * size }, (_, i) => (i % size) + 1);
   return { size: count, fields: { image: { dtype: "float32", shape: [count, ...shape], data } } };
 }
+
+const draws = (seed: number, count = 300): Draws => ({
+  seed,
+  epoch: 0,
+  indices: Array.from({ length: count }, (_, i) => i),
+});
 
 function rows(batch: Batch): string[] {
   const array = batch.fields["image"];
@@ -18,7 +24,7 @@ function rows(batch: Batch): string[] {
 describe("augmentation", () => {
   it("mirrors about half of the samples and leaves the given batch alone", () => {
     const batch = images(200);
-    const seen = rows(augment(batch, { flip: true }, 1));
+    const seen = rows(augment(batch, { flip: true }, draws(1)));
     const mirrored = seen.filter((row) => row === "3 2 1 6 5 4 9 8 7").length;
     expect(seen.filter((row) => row === "1 2 3 4 5 6 7 8 9").length).toBe(200 - mirrored);
     expect(Math.abs(mirrored - 100)).toBeLessThan(40);
@@ -26,7 +32,7 @@ describe("augmentation", () => {
   });
 
   it("shifts in every direction and fills with the given value", () => {
-    const seen = new Set(rows(augment(images(300), { shift: 1, fill: -7 }, 2)));
+    const seen = new Set(rows(augment(images(300), { crop: 1, fill: -7 }, draws(2))));
     expect(seen.size).toBe(9);
     expect(seen).toContain("-7 -7 -7 -7 1 2 -7 4 5");
     expect(seen).toContain("5 6 -7 8 9 -7 -7 -7 -7");
@@ -44,21 +50,32 @@ describe("augmentation", () => {
       size: 8,
       fields: { image: { dtype: "float32", shape: [8, 3, 4, 2], data: toRows(source) } },
     };
-    const how = { flip: true, shift: 2, fill: [5, 6] };
-    const a = augment(planes, how, 3).fields["image"]?.data as Float32Array;
-    const b = augment(interleaved, { ...how, layout: "nhwc" }, 3).fields["image"]?.data as Float32Array;
+    const how = { flip: true, crop: 2, fill: [5, 6] };
+    const a = augment(planes, how, draws(3)).fields["image"]?.data as Float32Array;
+    const b = augment(interleaved, { ...how, layout: "nhwc" }, draws(3)).fields["image"]?.data as Float32Array;
     expect(b).toEqual(toRows(a));
     expect(a).not.toEqual(source);
   });
 
-  it("draws by seed and position in the batch alone", () => {
-    const how = { flip: true, shift: 1, noise: 0.5 };
-    expect(rows(augment(images(3), how, 4))).toEqual(rows(augment(images(6), how, 4)).slice(0, 3));
-    expect(rows(augment(images(3), how, 4))).not.toEqual(rows(augment(images(3), how, 5)));
+  it("draws by seed, epoch and sample alone, wherever the sample stands in a batch", () => {
+    const how = { flip: true, crop: 1, cutout: 2, noise: 0.5 };
+    const of = (indices: number[], seed = 4, epoch = 0): string[] =>
+      rows(augment(images(indices.length), how, { seed, epoch, indices }));
+    expect(of([0, 1, 2])).toEqual(of([2, 1, 0]).reverse());
+    expect(of([0, 1, 2])).toEqual(of([0, 1, 2, 3, 4, 5]).slice(0, 3));
+    expect(of([0, 1, 2])).not.toEqual(of([0, 1, 2], 5));
+    expect(of([0, 1, 2])).not.toEqual(of([0, 1, 2], 4, 1));
+  });
+
+  it("erases a square of the given side, cut at the border", () => {
+    const seen = rows(augment(images(300), { cutout: 2, fill: -7 }, draws(3)));
+    const erased = seen.map((row) => row.split(" ").filter((value) => value === "-7").length);
+    expect(new Set(erased)).toEqual(new Set([1, 2, 4]));
+    expect(new Set(seen).size).toBe(9);
   });
 
   it("adds noise of the given deviation", () => {
-    const noisy = augment(images(500), { noise: 0.5 }, 6).fields["image"]?.data as Float32Array;
+    const noisy = augment(images(500), { noise: 0.5 }, draws(6, 500)).fields["image"]?.data as Float32Array;
     const clean = images(500).fields["image"]?.data as Float32Array;
     const squares = noisy.reduce((sum, value, i) => sum + (value - (clean[i] as number)) ** 2, 0);
     expect(Math.sqrt(squares / noisy.length)).toBeCloseTo(0.5, 1);
@@ -66,6 +83,6 @@ describe("augmentation", () => {
 
   it("refuses what is not images", () => {
     const flat: Batch = { size: 1, fields: { x: { dtype: "float32", shape: [1, 4], data: new Float32Array(4) } } };
-    expect(() => augment(flat, { flip: true }, 1)).toThrow(/rank 4/);
+    expect(() => augment(flat, { flip: true }, draws(1))).toThrow(/rank 4/);
   });
 });

@@ -4,8 +4,7 @@ import { Builder } from "../../src/ir/builder.ts";
 import { Model } from "../../src/ir/model.ts";
 import { Tensor } from "../../src/ir/tensor.ts";
 import { openSession } from "../../src/run/open-session.node.ts";
-import type { OptimizerOptions } from "../../src/train/optimizers.ts";
-import { buildStepGraph } from "../../src/train/step-graph.ts";
+import { buildStepGraph, type StepOptions } from "../../src/train/step-graph.ts";
 
 const START = [0.5, -1, 2, 0.25];
 const X = [
@@ -22,7 +21,7 @@ const STEPS = 4;
 const RATE = 0.1;
 
 /** y = x·W with W (2, 2), trained by mean squared error. */
-async function inEngine(options: OptimizerOptions): Promise<number[]> {
+async function inEngine(options: Partial<StepOptions>): Promise<number[]> {
   const model = new Model();
   const b = new Builder(model.graph);
   const x = b.input("x", "float32", ["n", 2]);
@@ -37,7 +36,7 @@ async function inEngine(options: OptimizerOptions): Promise<number[]> {
     data: Float32Array.from(rows.flat()),
   });
   for (let step = 0; step < STEPS; step++)
-    await resident.step({ x: array(X), [graph.labels]: array(T), ...graph.scalars(step, RATE) });
+    await resident.step({ x: array(X), labels: array(T), ...graph.scalars({ step, learningRate: RATE }) });
   const state = await resident.read(["w"]);
   await session.close();
   return Array.from(state["w"]?.data as Float32Array);
@@ -84,13 +83,34 @@ const adam =
     return (decoupled ? w * (1 - RATE * decay) : w) - moved;
   };
 
-const CASES: [string, OptimizerOptions, Rule][] = [
+const rmsprop =
+  (decay: number, momentum: number): Rule =>
+  (w, plain, slots) => {
+    const g = plain + decay * w;
+    slots[0] = 0.99 * (slots[0] ?? 0) + 0.01 * g * g;
+    slots[1] = momentum * (slots[1] ?? 0) + g / (Math.sqrt(slots[0]) + 1e-8);
+    return w - RATE * slots[1];
+  };
+
+const lion =
+  (decay: number): Rule =>
+  (w, g, slots) => {
+    const m = slots[0] ?? 0;
+    slots[0] = 0.99 * m + 0.01 * g;
+    return w - RATE * (Math.sign(0.9 * m + 0.1 * g) + decay * w);
+  };
+
+const CASES: [string, Partial<StepOptions>, Rule][] = [
   ["plain", { momentum: 0 }, sgd(0, false, 0)],
   ["momentum", { momentum: 0.9 }, sgd(0.9, false, 0)],
   ["Nesterov", { momentum: 0.8, nesterov: true }, sgd(0.8, true, 0)],
   ["Nesterov with decay", { momentum: 0.8, nesterov: true, weightDecay: 0.1 }, sgd(0.8, true, 0.1)],
   ["Adam", { optimizer: "adam" }, adam(0, false)],
   ["Adam with decay", { optimizer: "adam", weightDecay: 0.1 }, adam(0.1, false)],
+  ["RMSprop", { optimizer: "rmsprop" }, rmsprop(0, 0)],
+  ["RMSprop with momentum and decay", { optimizer: "rmsprop", momentum: 0.5, weightDecay: 0.1 }, rmsprop(0.1, 0.5)],
+  ["Lion", { optimizer: "lion" }, lion(0)],
+  ["Lion with decay", { optimizer: "lion", weightDecay: 0.1 }, lion(0.1)],
   ["AdamW", { optimizer: "adamw", weightDecay: 0.1 }, adam(0.1, true)],
 ];
 

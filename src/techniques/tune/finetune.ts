@@ -20,7 +20,7 @@ import { cloneModel } from "../../ir/clone.ts";
 import type { Model } from "../../ir/model.ts";
 import type { Tensor } from "../../ir/tensor.ts";
 import { trainModel } from "../../train/loop.ts";
-import { OPTIMIZERS } from "../../train/optimizers.ts";
+import { OPTIMIZERS } from "../../train/optimizers/optimizer.ts";
 import { SCHEDULES } from "../../train/schedule.ts";
 import { convertOpset } from "../../transform/opset.ts";
 import { engine } from "../engine.ts";

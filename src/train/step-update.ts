@@ -1,0 +1,210 @@
+/** The second half of a step graph: gradients become the next weights. Accumulation, clipping, optimizer, masks, averages. */
+import type { Value } from "../ir/graph.ts";
+import { Tensor } from "../ir/tensor.ts";
+import { add, div, mul, scalar, scale, type Site, sub } from "../ops/gradients/words.ts";
+import type { Optimizer } from "./optimizers/optimizer.ts";
+import type { StepState } from "./step-state.ts";
+
+/** A weight brought back to where it must be after every step: graph nodes from a weight to the nearest allowed one. */
+export interface Projection {
+  /** For messages and for telling runs apart. */
+  readonly name: string;
+  /** True for the weights it applies to. */
+  matches(name: string): boolean;
+  project(s: Site, weight: Value): Value;
+}
+
+/** What a group of parameters has of its own. */
+export interface ParameterGroup {
+  /** Factor on the learning rate; default 1. */
+  readonly rate?: number | undefined;
+  /** Default: the run's for matrices and kernels, 0 for biases and normalization. */
+  readonly weightDecay?: number | undefined;
+}
+
+export interface UpdateOptions {
+  /** Weight decay of matrices and kernels (biases and normalization parameters are not decayed); default 0. */
+  readonly weightDecay?: number | undefined;
+  /** Rates and decays that differ, by the parameter's name. */
+  readonly groupOf?: ((name: string) => ParameterGroup | undefined) | undefined;
+  /** Gradients are scaled down so that the norm of all together is at most this. */
+  readonly clipNorm?: number | undefined;
+  /** Every element of a gradient is cut to ± this. */
+  readonly clipValue?: number | undefined;
+  /** Gradients of so many runs are averaged before a step is made; default 1. */
+  readonly accumulate?: number | undefined;
+  /** Keeps an exponential moving average of the weights, of this share of the old one per step (0.999). */
+  readonly averaging?: number | undefined;
+  /** Weights that stay zero where their mask is zero, by name: the mask multiplies the weight after every step. */
+  readonly masks?: ReadonlyMap<string, Tensor> | undefined;
+  /** Applied after the optimizer, in order, then the mask. */
+  readonly projections?: readonly Projection[] | undefined;
+}
+
+/** A scale of the loss that adapts: halved when a gradient overflows (that step is skipped), doubled after calm steps. */
+export interface LossScale {
+  /** The scale that the loss was multiplied with. */
+  readonly value: Value;
+  readonly calm: Value;
+  readonly skipped: Value;
+}
+
+const FIRST_LOSS_SCALE = 2 ** 16;
+const CALM_STEPS = 2000; // steps without overflow after which the scale doubles (Micikevicius et al. 2018)
+const LARGEST = 3e38; // what float32 can hold; the sum of squares of an overflowed gradient is larger or not a number
+
+/** Adds the state of a loss scale. */
+export function lossScaleState(state: StepState): LossScale {
+  return {
+    value: state.add("loss_scale", [], Tensor.float32([], [FIRST_LOSS_SCALE])),
+    calm: state.add("calm_steps", []),
+    skipped: state.add("skipped_steps", []),
+  };
+}
+
+/** Inputs of the update that are fed at every run, besides the optimizer's scalars. */
+export interface UpdatePorts {
+  /** bool: this run begins a new sum of gradients. */
+  readonly begins: Value | undefined;
+  /** bool: this run makes a step. */
+  readonly steps: Value | undefined;
+  /** Share of the old average that is kept. */
+  readonly averageKeep: Value | undefined;
+}
+
+/**
+ * Adds the update of every parameter that has a gradient, and links its state. Returns the names of the inputs that it
+ * needs, the parameters that it trains and the state that holds the average of each.
+ */
+export function addUpdates(
+  s: Site,
+  parts: {
+    readonly state: StepState;
+    readonly optimizer: Optimizer;
+    readonly scalars: Readonly<Record<string, Value>>;
+    readonly parameters: readonly Value[];
+    readonly gradients: ReadonlyMap<Value, Value>;
+    readonly lossScale: LossScale | undefined;
+    readonly options: UpdateOptions;
+  },
+): { readonly ports: UpdatePorts; readonly trained: readonly Value[]; readonly averages: ReadonlyMap<string, string> } {
+  const { state, optimizer, parameters, lossScale, options } = parts;
+  const { b } = s;
+  const trained = parameters.filter((weight) => parts.gradients.has(weight));
+  let gradients = trained.map((weight) => parts.gradients.get(weight) as Value);
+  const runs = options.accumulate ?? 1;
+  const begins = runs > 1 ? b.input("begins", "bool", []) : undefined;
+  const steps = runs > 1 ? b.input("steps", "bool", []) : undefined;
+  if (begins)
+    gradients = gradients.map((gradient, i) => {
+      const weight = trained[i] as Value;
+      const sum = state.add(`${weight.name}/sum`, weight.shape as readonly number[]);
+      const next = b.op("Where", [begins, gradient, add(s, sum, gradient)]);
+      state.link(sum, next);
+      return next;
+    });
+  gradients = unscaled(s, gradients, runs, lossScale);
+  const squares = lossScale || options.clipNorm !== undefined ? sumOfSquares(s, gradients) : undefined;
+  const finite = lossScale && b.op("Less", [squares as Value, scalar(s, "float32", LARGEST)]);
+  const go = finite && steps ? b.op("And", [finite, steps]) : (finite ?? steps);
+  gradients = clipped(s, gradients, squares, options);
+
+  const averageKeep = options.averaging === undefined ? undefined : b.input("average_keep", "float32", []);
+  const averages = new Map<string, string>();
+  const update = (input: Value, next: Value): void => state.link(input, go ? b.op("Where", [go, next, input]) : next);
+  for (const [i, weight] of trained.entries()) {
+    const shape = weight.shape as readonly number[];
+    const group = options.groupOf?.(weight.name);
+    const slots = optimizer.slots.map((slot) => state.add(`${weight.name}/${slot}`, shape));
+    const weightDecay = group?.weightDecay ?? (shape.length >= 2 ? (options.weightDecay ?? 0) : 0);
+    const gradient = gradients[i] as Value;
+    const scalars = groupScalars(s, optimizer, parts.scalars, group?.rate ?? 1);
+    const result = optimizer.update(s, { weight, gradient, slots, weightDecay }, scalars);
+    let next = result.weight;
+    for (const projection of options.projections ?? [])
+      if (projection.matches(weight.name)) {
+        [next.dtype, next.shape] = ["float32", shape];
+        next = projection.project(s, next);
+      }
+    const mask = options.masks?.get(weight.name);
+    // w ← w·mask keeps pruned weights at zero exactly
+    if (mask) next = mul(s, next, b.constant("mask", mask));
+    if (averageKeep) {
+      const average = state.add(`${weight.name}/average`, shape, state.first(weight));
+      averages.set(weight.name, average.name);
+      // a ← d·a + (1 − d)·w = w + d·(a − w)
+      update(average, add(s, next, mul(s, sub(s, average, next), averageKeep)));
+    }
+    update(weight, next);
+    for (const [k, slot] of slots.entries()) update(slot, result.slots[k] as Value);
+  }
+  if (lossScale && finite) moveLossScale(s, state, lossScale, finite, steps);
+  return { ports: { begins, steps, averageKeep }, trained, averages };
+}
+
+/** Gradients of the mean loss: sums over runs divided by their number, the loss's scale taken out. */
+function unscaled(s: Site, gradients: readonly Value[], runs: number, lossScale: LossScale | undefined): Value[] {
+  if (!lossScale) return gradients.map((gradient) => scale(s, gradient, 1 / runs, "float32"));
+  const factor = div(s, scalar(s, "float32", 1 / runs), lossScale.value);
+  return gradients.map((gradient) => mul(s, gradient, factor));
+}
+
+/** Σ g² over all gradients. */
+function sumOfSquares(s: Site, gradients: readonly Value[]): Value {
+  const parts = gradients.map((gradient) => s.b.op("ReduceSumSquare", [gradient], { attributes: { keepdims: 0 } }));
+  return parts.length === 1 ? (parts[0] as Value) : s.b.op("Sum", parts);
+}
+
+/** g·c/max(‖g‖, c), ‖g‖ over all gradients (Pascanu et al. 2013); then each element cut to ± v. */
+function clipped(
+  s: Site,
+  gradients: readonly Value[],
+  squares: Value | undefined,
+  { clipNorm, clipValue }: UpdateOptions,
+): Value[] {
+  let result = [...gradients];
+  if (clipNorm !== undefined && squares) {
+    const limit = scalar(s, "float32", clipNorm);
+    const factor = div(s, limit, s.b.op("Max", [s.b.op("Sqrt", [squares]), limit]));
+    result = result.map((gradient) => mul(s, gradient, factor));
+  }
+  if (clipValue !== undefined) {
+    const [low, high] = [scalar(s, "float32", -clipValue), scalar(s, "float32", clipValue)];
+    result = result.map((gradient) => s.b.op("Min", [s.b.op("Max", [gradient, low]), high]));
+  }
+  return result;
+}
+
+/** The optimizer's scalars with the rates of a group. */
+function groupScalars(
+  s: Site,
+  optimizer: Optimizer,
+  scalars: Readonly<Record<string, Value>>,
+  factor: number,
+): Readonly<Record<string, Value>> {
+  if (factor === 1) return scalars;
+  return Object.fromEntries(
+    Object.entries(scalars).map(([name, value]) => [
+      name,
+      optimizer.rates.includes(name) ? scale(s, value, factor, "float32") : value,
+    ]),
+  );
+}
+
+/** S ← S/2 on overflow, 2S after so many calm steps; nothing moves in a run that makes no step. */
+function moveLossScale(s: Site, state: StepState, at: LossScale, finite: Value, steps: Value | undefined): void {
+  const number = (value: number): Value => scalar(s, "float32", value);
+  const where = (condition: Value, yes: Value, no: Value): Value => s.b.op("Where", [condition, yes, no]);
+  const calm = where(finite, add(s, at.calm, number(1)), number(0));
+  const grows = s.b.op("Greater", [calm, number(CALM_STEPS - 0.5)]);
+  const moved = where(
+    finite,
+    where(grows, scale(s, at.value, 2, "float32"), at.value),
+    scale(s, at.value, 0.5, "float32"),
+  );
+  const skipped = where(finite, at.skipped, add(s, at.skipped, number(1)));
+  const update = (input: Value, next: Value): void => state.link(input, steps ? where(steps, next, input) : next);
+  update(at.value, moved);
+  update(at.calm, where(grows, number(0), calm));
+  update(at.skipped, skipped);
+}
