@@ -1,6 +1,7 @@
 /** Recurrent layers: LSTM, GRU and RNN. */
 import { type OpTable, count, dtypeOf, shapeOf } from "./helpers.ts";
-import type { Cost, Infer, OpSpec, Weight } from "./spec.ts";
+import { lowerGru, lowerLstm, lowerRnn } from "./lowered/recurrent.ts";
+import type { Cost, Infer, Lower, OpSpec, Weight } from "./spec.ts";
 
 /** x (t, b, i) gives y (t, d, b, h), y_h (d, b, h) and, for LSTM, y_c (d, b, h); with `layout` 1 the batch comes first. */
 const infer: Infer = (context) => {
@@ -49,10 +50,14 @@ function recurrentOf(states: number): OpSpec {
   return { since: 7, infer, cost, axes: axes(states), weights, grad: "none", traits: { linear: "recurrent" } };
 }
 
+function lowered(record: OpSpec, lower: Lower): OpSpec {
+  return { ...record, grad: "lower", lower };
+}
+
 export const recurrent: OpTable = {
-  LSTM: recurrentOf(2),
-  GRU: recurrentOf(1),
-  RNN: recurrentOf(1),
+  LSTM: lowered(recurrentOf(2), lowerLstm),
+  GRU: lowered(recurrentOf(1), lowerGru),
+  RNN: lowered(recurrentOf(1), lowerRnn),
   /** Weights are stored transposed (d, i, gates·h), quantized per direction or channel. */
   "com.microsoft::DynamicQuantizeLSTM": {
     ...recurrentOf(2),

@@ -33,6 +33,7 @@ type CaseAttribute =
   | readonly number[]
   | { readonly float: number }
   | { readonly floats: readonly number[] }
+  | { readonly strings: readonly string[] }
   | CaseTensor;
 
 /** One call of an operator. Numbers without fraction are `int` attributes: `{ "float": 1 }` says otherwise. */
@@ -121,6 +122,8 @@ function attributeOf(value: CaseAttribute): Attribute {
   const object = value as Exclude<CaseAttribute, number | string | readonly number[]>;
   if ("float" in object) return { type: "float", value: object.float };
   if ("floats" in object) return { type: "floats", value: object.floats };
+  if ("strings" in object)
+    return { type: "strings", value: object.strings.map((text) => new TextEncoder().encode(text)) };
   const { dtype, shape } = object.tensor;
   return { type: "tensor", value: Tensor.of(dtype, shape, elementsOf(object.tensor, new Rng(1))) };
 }

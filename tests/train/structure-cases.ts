@@ -1,9 +1,11 @@
 /** Gradient cases of operators that move, look up, resample, quantize and repeat, by family. */
 import type { GradientCase } from "./gradient-check.ts";
 import { MOVEMENT_CASES } from "./cases/movement.ts";
+import { RECURRENT_CASES } from "./cases/recurrent.ts";
 import { RESAMPLING_CASES } from "./cases/resampling.ts";
 
 export const STRUCTURE_CASES: Readonly<Record<string, readonly GradientCase[]>> = {
   movement: MOVEMENT_CASES,
   resampling: RESAMPLING_CASES,
+  recurrent: RECURRENT_CASES,
 };

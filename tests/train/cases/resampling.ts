@@ -36,7 +36,7 @@ export const RESAMPLING_CASES: readonly GradientCase[] = [
     ROUNDING.flatMap((nearest_mode) =>
       [
         [1, 1, 2, 3],
-        [1, 1, 0.6, 1.7],
+        [1, 1, 0.7, 1.7],
       ].map((scales) =>
         resize(
           `nearest ${coordinate_transformation_mode} ${nearest_mode} by ${scales.slice(2).join("×")}`,
