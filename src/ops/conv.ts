@@ -2,6 +2,7 @@
 import type { Dim } from "../base/shape.ts";
 import type { Node } from "../ir/graph.ts";
 import { convGrad, convTransposeGrad } from "./gradients/conv.ts";
+import { fusedConvGrad } from "./gradients/fused.ts";
 import { type OpTable, type Shape, count, dtypeOf, mismatch, shapeOf } from "./helpers.ts";
 import type { Axes, Cost, InferContext, OpSpec, Weight } from "./spec.ts";
 import { add, ceilDivide, floorDivide, maximum, minimum, multiply, subtract } from "./symbolic.ts";
@@ -177,5 +178,6 @@ export const conv: OpTable = {
       const { x, w, bias, y } = convAxesTerms(node, 1);
       return `${x}, ${w}, ${bias}, ${y} -> ${y}`;
     },
+    grad: fusedConvGrad,
   },
 };

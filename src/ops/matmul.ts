@@ -1,6 +1,7 @@
 /** Matrix products: MatMul, Gemm, Einsum and their fused forms. */
 import type { Dim } from "../base/shape.ts";
 import type { Node } from "../ir/graph.ts";
+import { fusedGemmGrad, fusedMatMulGrad } from "./gradients/fused.ts";
 import { gemmGrad, matMulGrad } from "./gradients/matmul.ts";
 import { type OpTable, type Shape, broadcastShapes, count, dtypeOf, isStored, mismatch, shapeOf } from "./helpers.ts";
 import type { Axes, Cost, Infer, InferContext, OpSpec, Weight } from "./spec.ts";
@@ -237,6 +238,7 @@ const fusedMatmul: OpSpec = {
     const [channelAxis, reductionAxis] = node.int("transB", 0) ? [rank - 2, rank - 1] : [rank - 1, rank - 2];
     return [{ input: 1, role: "kernel", channelAxis, reductionAxis }];
   },
+  grad: fusedMatMulGrad,
 };
 
 export const matmul: OpTable = {
@@ -244,5 +246,5 @@ export const matmul: OpTable = {
   Gemm: { ...gemm, grad: gemmGrad },
   Einsum: einsum,
   "com.microsoft::FusedMatMul": fusedMatmul,
-  "com.microsoft::FusedGemm": gemm,
+  "com.microsoft::FusedGemm": { ...gemm, grad: fusedGemmGrad },
 };

@@ -1,7 +1,17 @@
 /** Normalization: batch, instance, layer, group, RMS, local response; the fused skip forms of com.microsoft. */
 import type { DType } from "../base/dtype.ts";
 import { SAME_AXES } from "./axes.ts";
-import { batchNormGrad } from "./gradients/normalization.ts";
+import {
+  batchNormGrad,
+  groupNormGrad,
+  instanceNormGrad,
+  layerNormGrad,
+  meanVarianceGrad,
+  rmsNormGrad,
+  skipLayerNormGrad,
+  skipRmsNormGrad,
+} from "./gradients/normalization.ts";
+import { localResponseGrad, lpNormalizationGrad } from "./gradients/scaling.ts";
 import {
   differentiable,
   type OpTable,
@@ -80,7 +90,7 @@ const layer: OpSpec = {
   cost: perOutput(7),
   axes: layerAxes,
   weights: scaleAndBias,
-  grad: "none",
+  grad: layerNormGrad,
 };
 
 const rms: OpSpec = {
@@ -89,6 +99,7 @@ const rms: OpSpec = {
   infer: layerInfer("float32"),
   cost: perOutput(4),
   weights: [{ input: 1, role: "scale", channelAxis: 0 }],
+  grad: rmsNormGrad,
 };
 
 const instance: OpSpec = {
@@ -97,7 +108,7 @@ const instance: OpSpec = {
   cost: perOutput(7),
   axes: "n c *s, c, c -> n c *s",
   weights: scaleAndBias,
-  grad: "none",
+  grad: instanceNormGrad,
 };
 
 /** Normalizes x + skip along the last axis; outputs y, mean, inverse deviation and the sum. */
@@ -122,7 +133,7 @@ function skipNormalization(biasInput: number | undefined): OpSpec {
       { input: 3, role: "bias", channelAxis: 0 },
       ...(biasInput === undefined ? [] : [{ input: biasInput, role: "bias" as const, channelAxis: 0 }]),
     ],
-    grad: "none",
+    grad: skipLayerNormGrad,
   };
 }
 
@@ -140,20 +151,35 @@ export const normalization: OpTable = {
   InstanceNormalization: instance,
   LayerNormalization: layer,
   // Before opset 21 the scale had one element per group.
-  GroupNormalization: [
-    { ...instance, since: 18, axes: "n c *s, g, g -> n c *s" },
-    { ...instance, since: 21 },
-  ],
+  GroupNormalization: differentiable(
+    [
+      { ...instance, since: 18, axes: "n c *s, g, g -> n c *s" },
+      { ...instance, since: 21 },
+    ],
+    groupNormGrad,
+  ),
   RMSNormalization: rms,
   LRN: {
     since: 1,
     infer: sameAsInput(),
     cost: ({ node, outputs }) => perOutput(2 * node.int("size", 1) + 3)({ node, inputs: [], outputs }),
     axes: SAME_AXES,
-    grad: "none",
+    grad: localResponseGrad,
   },
-  LpNormalization: { since: 1, infer: sameAsInput(), cost: perInput(3), axes: SAME_AXES, grad: "none" },
-  MeanVarianceNormalization: { since: 9, infer: sameAsInput(), cost: perInput(6), axes: SAME_AXES, grad: "none" },
+  LpNormalization: {
+    since: 1,
+    infer: sameAsInput(),
+    cost: perInput(3),
+    axes: SAME_AXES,
+    grad: lpNormalizationGrad,
+  },
+  MeanVarianceNormalization: {
+    since: 9,
+    infer: sameAsInput(),
+    cost: perInput(6),
+    axes: SAME_AXES,
+    grad: meanVarianceGrad,
+  },
   // ONNX Runtime's own, found in the standard domain of models that it has optimized.
   SimplifiedLayerNormalization: simplifiedLayer,
   "com.microsoft::SkipLayerNormalization": skipNormalization(4),
@@ -165,5 +191,6 @@ export const normalization: OpTable = {
       { input: 2, role: "scale", channelAxis: 0 },
       { input: 3, role: "bias", channelAxis: 0 },
     ],
+    grad: skipRmsNormGrad,
   },
 };

@@ -66,11 +66,7 @@ export const convTransposeGrad: Grad = (c) => {
   const kernel = concreteShape(c.node, w).slice(2);
   const inside = spatialShape(c, c.node.outputs[0] as Value);
   const outside = spatialShape(c, x);
-  if ((c.node.string("auto_pad") ?? "NOTSET") !== "NOTSET" || c.node.ints("output_shape"))
-    throw new PareError("not-differentiable", "ConvTranspose has a gradient only with explicit pads", {
-      where: `node '${c.node.name}' (ConvTranspose)`,
-    });
-  const window = windowOf(c.node, kernel, inside, outside);
+  const window = transposedWindow(c.node, kernel, inside, outside);
   const { strides, dilations, begins, group } = window;
   // The end padding of the convolution back is what makes it give exactly x's size.
   const ends = kernel.map((k, i) => {
@@ -88,6 +84,30 @@ export const convTransposeGrad: Grad = (c) => {
     bias && c.wants(2) ? reduceSum(c, g, [0, ...kernel.map((_, i) => i + 2)], false) : undefined,
   ];
 };
+
+/**
+ * Window of a transposed convolution. Where the output's size is given, or SAME padding asks for s·x, the begins follow from it:
+ * total = max(0, s·(x − 1) + e + output_padding − size), its smaller half first for SAME_UPPER, else its larger half.
+ */
+function transposedWindow(
+  node: Node,
+  kernel: readonly number[],
+  inside: readonly number[],
+  outside: readonly number[],
+): Window {
+  const window = windowOf(node, kernel, inside, outside);
+  const autoPad = node.string("auto_pad") ?? "NOTSET";
+  const same = autoPad.startsWith("SAME");
+  if (!same && !node.ints("output_shape")) return window;
+  const extra = node.ints("output_padding") ?? [];
+  const begins = kernel.map((k, i) => {
+    const [stride, dilation, size] = [window.strides[i] ?? 1, window.dilations[i] ?? 1, outside[i] ?? 0];
+    const target = node.ints("output_shape") ? (inside[i] ?? 0) : size * stride;
+    const total = Math.max(0, (size - 1) * stride + (k - 1) * dilation + 1 + (extra[i] ?? 0) - target);
+    return autoPad === "SAME_UPPER" ? Math.floor(total / 2) : Math.ceil(total / 2);
+  });
+  return { ...window, begins };
+}
 
 function spatialShape(c: GradContext, value: Value): readonly number[] {
   const shape = value.shape?.slice(2);

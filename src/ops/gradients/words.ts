@@ -1,7 +1,7 @@
 /** Words in which gradient rules are written: small operator calls that know the opset, and sums that undo broadcasting. */
-import { type DType, isFloat } from "../../base/dtype.ts";
+import { type DType, dtypeCode, isFloat } from "../../base/dtype.ts";
 import { PareError } from "../../base/error.ts";
-import { encodeFloat16 } from "../../base/half.ts";
+import { float32ToFloat16 } from "../../base/half.ts";
 import { type Dim, isConcrete } from "../../base/shape.ts";
 import type { Builder } from "../../ir/builder.ts";
 import { type Graph, type Node, Value } from "../../ir/graph.ts";
@@ -26,10 +26,17 @@ function shared(b: Builder, key: string, make: () => Value): Value {
 }
 
 /** A tensor of a float dtype; no dtype is float32. */
-function floatTensor(dtype: DType | undefined, shape: readonly number[], data: Iterable<number>): Tensor {
-  if (dtype === "float64") return Tensor.of("float64", shape, Float64Array.from(data));
-  if (dtype === "float16") return Tensor.of("float16", shape, Uint16Array.from([...data].map((x) => encodeFloat16(x))));
-  if (dtype === "float32" || dtype === undefined) return Tensor.float32(shape, Float32Array.from(data));
+export function floats(dtype: DType | undefined, shape: readonly number[], data: Iterable<number>): Tensor {
+  const type = gradientType(dtype);
+  if (type === "float16") return Tensor.of(type, shape, float32ToFloat16(Float32Array.from(data)));
+  return type === "float64"
+    ? Tensor.of(type, shape, Float64Array.from(data))
+    : Tensor.float32(shape, Float32Array.from(data));
+}
+
+function gradientType(dtype: DType | undefined): "float16" | "float32" | "float64" {
+  if (dtype === undefined) return "float32";
+  if (dtype === "float16" || dtype === "float32" || dtype === "float64") return dtype;
   throw new PareError("unsupported", `Gradients are computed in float32, float64 or float16, not in ${dtype}`, {
     help: "Convert the model to float32 first",
   });
@@ -37,7 +44,7 @@ function floatTensor(dtype: DType | undefined, shape: readonly number[], data: I
 
 /** A scalar (rank 0) of a float dtype. */
 export function scalar(s: Site, dtype: DType | undefined, value: number): Value {
-  return shared(s.b, `${dtype ?? "float32"} ${value}`, () => s.b.constant("constant", floatTensor(dtype, [], [value])));
+  return shared(s.b, `${dtype ?? "float32"} ${value}`, () => s.b.constant("constant", floats(dtype, [], [value])));
 }
 
 /** A stored array of a float dtype. */
@@ -47,7 +54,7 @@ export function constantArray(
   shape: readonly number[],
   data: Iterable<number>,
 ): Value {
-  return s.b.constant("array", floatTensor(dtype, shape, data));
+  return s.b.constant("array", floats(dtype, shape, data));
 }
 
 /** An int64 vector. */
@@ -67,9 +74,14 @@ export function scale(s: Site, x: Value, factor: number, dtype: DType | undefine
   return factor === 1 ? x : mul(s, x, scalar(s, dtype, factor));
 }
 
-/** 1 where the condition holds, else 0, in `dtype`. */
+/** A bool or integer as a number of a float dtype: 1 where a condition holds, else 0. */
 export function indicator(s: Site, condition: Value, dtype: DType | undefined): Value {
-  return s.b.op("Cast", [condition], { attributes: { to: dtype === "float64" ? 11 : 1 } });
+  return s.b.op("Cast", [condition], { attributes: { to: dtypeCode(gradientType(dtype)) } });
+}
+
+/** The number of elements of a value as a float scalar, found while the graph runs. */
+export function sizeOf(s: Site, x: Value, dtype: DType | undefined): Value {
+  return indicator(s, s.b.op("Size", [x]), dtype);
 }
 
 const AXES_INPUT_SINCE: Readonly<Record<string, number>> = { ReduceSum: 13, Squeeze: 13, Unsqueeze: 13 };
@@ -160,7 +172,7 @@ export function pad(s: Site, x: Value, pads: readonly number[]): Value {
 function filled(s: Site, like: Value, value: number): Value {
   const dtype = like.dtype !== undefined && isFloat(like.dtype) ? like.dtype : "float32";
   if (like.shape?.length === 0) return scalar(s, dtype, value);
-  const attributes = { value: { type: "tensor", value: floatTensor(dtype, [1], [value]) } } as const;
+  const attributes = { value: { type: "tensor", value: floats(dtype, [1], [value]) } } as const;
   return s.b.op("ConstantOfShape", [shapeVector(s, like)], { attributes });
 }
 
