@@ -8,7 +8,7 @@ import type { Model } from "../ir/model.ts";
 import { inferShapes } from "../analyse/shapes.ts";
 import { onesLike, zerosLike } from "../ops/gradients/words.ts";
 import { specOf } from "../ops/registry.ts";
-import type { RuleContext } from "../ops/spec.ts";
+import type { Grad, RuleContext } from "../ops/spec.ts";
 import { branchGradients } from "./branches.ts";
 import { capturedValues, dependents } from "./dependents.ts";
 import { knownContents, lowerPath } from "./lower.ts";
@@ -63,15 +63,22 @@ export function grad(model: Model, options: GradOptions): Model {
 /**
  * Appends to the model's graph the nodes that compute the gradient of Σ `of` with respect to each of `wrt`, and returns its
  * values; what `of` does not depend on is left out. Shapes must have been inferred. `seed` is the gradient of `of` (default:
- * ones). Operators on the way that are differentiated by their lowered form are replaced by it.
+ * ones). Operators on the way that are differentiated by their lowered form are replaced by it. `own` gives rules for nodes
+ * that have no record.
  */
-export function addGradients(model: Model, of: Value, wrt: readonly Value[], seed?: Value): Map<Value, Value> {
+export function addGradients(
+  model: Model,
+  of: Value,
+  wrt: readonly Value[],
+  seed?: Value,
+  own: (node: Node) => Grad | undefined = () => undefined,
+): Map<Value, Value> {
   const { graph, opset } = model;
   lowerPath(model, of, wrt);
   const first = graph.nodes.length;
   const b = new Builder(graph, { prefix: "grad/" });
   const seeds = new Map([[of, seed ?? onesLike({ b, opset }, of)]]);
-  const result = backward({ graph, b, opset, of, contents: knownContents(model) }, seeds, wrt);
+  const result = backward({ graph, b, opset, of, contents: knownContents(model), own }, seeds, wrt);
   removeUnused(graph, graph.nodes.slice(first), new Set(result.values()));
   return result;
 }
@@ -84,6 +91,7 @@ interface Scope {
   /** What is differentiated in the end, for messages. */
   readonly of: Value;
   readonly contents: RuleContext["contents"];
+  readonly own: (node: Node) => Grad | undefined;
 }
 
 /** Walks the graph's nodes backwards from the gradients of some values to those of `wrt`. */
@@ -115,7 +123,7 @@ function backward(scope: Scope, seeds: ReadonlyMap<Value, Value>, wrt: readonly 
     const wants = node.inputs.map((input) => input !== undefined && moving.has(input));
     const captured = [...node.subgraphs()].length > 0 ? capturedValues(node).filter((value) => moving.has(value)) : [];
     if (!wants.includes(true) && captured.length === 0) continue;
-    const kind = specOf(node, opset)?.grad;
+    const kind = scope.own(node) ?? specOf(node, opset)?.grad;
     if (kind === "branches") {
       const parts = branchGradients(node, b, opset, captured, gradients, (branch, ends, originals) => {
         const known = (value: Value | undefined) => contents(value && (originals.get(value) ?? value));

@@ -9,6 +9,8 @@ import type { Model } from "../ir/model.ts";
 import type { Feeds, NdArray } from "../run/session.ts";
 import { type BatchStatistics, moveStatistics, useBatchStatistics } from "./batch-statistics.ts";
 import { bindBatch } from "./bind-batch.ts";
+import { useBlocks } from "./blocked/layout.ts";
+import { blockedGrad, lowerBlocks } from "./blocked/rules.ts";
 import { feedDropout, type NoisePort } from "./dropout.ts";
 import { addGradients } from "./grad.ts";
 import type { LossSite } from "./losses/loss.ts";
@@ -34,6 +36,11 @@ export interface StepOptions extends ObjectiveOptions, OptimizerOptions, UpdateO
   readonly statisticsMomentum?: number | undefined;
   /** True: Dropout drops, by the numbers fed as `noise`; false: it passes everything. Default true. */
   readonly dropout?: boolean | undefined;
+  /**
+   * Channels per block of the engine's blocked image layout (`imageBlock` finds it out); without it every image is plain,
+   * which is slower, but runs on any engine.
+   */
+  readonly block?: number | undefined;
 }
 
 /** Which run is fed. */
@@ -114,12 +121,14 @@ export function buildStepGraph(model: Model, options: StepOptions): StepGraph {
   inferShapes(step);
 
   const all = [...parameters, ...learned];
-  const gradients = addGradients(step, loss, all);
+  if (options.block) useBlocks(step, options.block);
+  const gradients = addGradients(step, loss, all, undefined, blockedGrad);
   const optimizer = makeOptimizer(options);
   const scalars = Object.fromEntries(optimizer.scalars.map((name) => [name, b.input(name, "float32", [])]));
   const lossScale = undefined;
   const updates = addUpdates(site, { state, optimizer, scalars, parameters: all, gradients, lossScale, options });
   moveStatistics(site, statistics, options.statisticsMomentum ?? 0.9, (input, next) => state.link(input, next));
+  lowerBlocks(step);
   removeUnused(graph, graph.nodes);
   state.dropUnused();
   return describe(step, { objective, inputs, noise, optimizer, scalars, state, statistics, updates, learned, options });

@@ -4,6 +4,7 @@ import { mixes } from "../data/mix.ts";
 import { fingerprint } from "../ir/fingerprint.ts";
 import type { Model } from "../ir/model.ts";
 import type { NdArray, Resident, Session } from "../run/session.ts";
+import { imageBlock } from "./blocked/image-block.ts";
 import { BatchFeeds } from "./batch-feeds.ts";
 import { Rng } from "../base/rng.ts";
 import type { OpenSession } from "./evaluator.ts";
@@ -70,6 +71,7 @@ export class Stepper {
     const mixed = options.augment !== undefined && mixes(options.augment);
     const graph = buildStepGraph(model, {
       ...options,
+      block: await imageBlock(open, provider),
       batch: batch / accumulate,
       parameters: names,
       masks,

@@ -31,7 +31,7 @@ export interface TeacherOptions {
 }
 
 export interface TrainOptions
-  extends Omit<StepOptions, "batch" | "teacher" | "masks" | "parameters" | "softLabels" | "labelLength">,
+  extends Omit<StepOptions, "batch" | "teacher" | "masks" | "parameters" | "softLabels" | "labelLength" | "block">,
     ScheduleOptions {
   /** Passes over the data; default 10. */
   readonly epochs?: number | undefined;
