@@ -14,7 +14,12 @@ export interface ChannelCodes {
   /** What the largest magnitude (symmetric) or the whole range (asymmetric) is divided by. */
   readonly levels: number;
   readonly ratios: Float32Array;
+  /** Elements of a kernel whose errors shall cancel; 0: round to nearest. */
+  readonly balance: number;
 }
+
+/** Elements of a channel that are encoded, and balanced, at a time; a multiple of the 256 that the search sums at once. */
+export const CHANNEL_TILE = 65536;
 
 export function channelCodes(spec: ChannelSpec): ChannelCodes {
   const { low = -127, high = 127, symmetric = true } = spec;
@@ -28,5 +33,6 @@ export function channelCodes(spec: ChannelSpec): ChannelCodes {
     middle,
     levels: symmetric ? Math.min(high - middle, middle - low) : high - low,
     ratios: channelRatios(high - low),
+    balance: spec.balance ?? 0,
   };
 }

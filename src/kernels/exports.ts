@@ -40,6 +40,18 @@ export interface KernelExports {
     dst: number,
     sums: number,
   ): void;
+  balanceBytes(
+    src: number,
+    n: number,
+    s: number,
+    low: number,
+    high: number,
+    z: number,
+    kernel: number,
+    codes: number,
+    temp: number,
+    sums: number,
+  ): void;
   mergeRange(src: number, n: number, out: number): number;
   replaceNotFinite(src: number, n: number, low: number, high: number): void;
   searchErrors(src: number, n: number, scales: number, count: number, low: number, high: number, out: number): void;

@@ -61,6 +61,12 @@ export interface ChannelSpec {
   readonly scale?: "range" | "mse";
   /** "float16": scales are rounded to half precision before the codes are chosen. Default "float32". */
   readonly scaleType?: "float32" | "float16";
+  /**
+   * Balanced rounding: codes go one step off where that makes the rounding errors of every run of so many elements of a
+   * channel (the elements of a convolution's kernel; 1 for none), and then of the channel (in pieces of 65,536), cancel.
+   * Default: round to nearest.
+   */
+  readonly balance?: number | undefined;
 }
 
 /** Codes as bytes: two's complement when `low` is negative (view as Int8Array), else unsigned. ŵ = (code − z)·s. */

@@ -1,13 +1,10 @@
 /** Per-channel quantization through the SIMD kernels: channels of any length, in tiles. */
 import type { Arena } from "./arena.ts";
-import { type ChannelCodes, channelCodes } from "./channel-grid.ts";
+import { CHANNEL_TILE, type ChannelCodes, channelCodes } from "./channel-grid.ts";
 import type { KernelExports } from "./exports.ts";
 import { rangeScale, roundClamped, storedScale } from "./scalar.ts";
 import { REFITS } from "./search-grid.ts";
 import type { AxisLayout, ChannelQuantized, ChannelSpec } from "./types.ts";
-
-/** Floats of a tile; a multiple of the 256 that the search sums at once. */
-const TILE = 65536;
 
 type Codes = Int8Array | Uint8Array;
 
@@ -93,8 +90,8 @@ class OneChannel {
   #eachTile(finite: boolean, use: (at: number, n: number, start: number) => void): void {
     const arena = this.#arena;
     const w = this.#w;
-    for (let start = 0; start < w.length; start += TILE) {
-      const piece = w.subarray(start, start + TILE);
+    for (let start = 0; start < w.length; start += CHANNEL_TILE) {
+      const piece = w.subarray(start, start + CHANNEL_TILE);
       let at = this.#resident;
       if (at < 0) {
         arena.release(this.#tiles);
@@ -154,12 +151,16 @@ class OneChannel {
 
   /** Writes the codes to `codes` from `offset` on, and adds to the totals. */
   encode(codes: Codes, offset: number): void {
-    const { low, high } = this.#codes;
+    const { low, high, balance } = this.#codes;
     const z = this.zeroPoint;
     this.#eachTile(true, (at, n, start) => {
       const dst = this.#arena.allocate(n);
       const sums = this.#arena.zeros(24);
       this.#wasm.quantizeBytes(at, n, this.scale, low - z, high - z, z, dst, sums);
+      if (balance > 0) {
+        const temp = this.#arena.allocate(n * 4);
+        this.#wasm.balanceBytes(at, n, this.scale, low - z, high - z, z, balance, dst, temp, sums);
+      }
       codes.set(viewLike(codes, this.#arena.memory.buffer, dst, n), offset + start);
       const [squaredError = 0, squaredNorm = 0, maxError = 0] = this.#arena.doubles(sums, 3);
       this.#totals.squaredError += squaredError;

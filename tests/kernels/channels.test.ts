@@ -26,6 +26,9 @@ const SPECS: ChannelSpec[] = [
   { low: 0, high: 255, symmetric: false, scale: "mse" },
   { low: 0, high: 255 },
   { low: -64, high: 64, scaleType: "float16" },
+  { balance: 9 },
+  { low: 0, high: 255, symmetric: false, scale: "mse", balance: 1 },
+  { low: 0, high: 15, balance: 4 },
   { low: -8, high: 7, scale: "mse" },
   { low: -2, high: 1, scale: "mse", scaleType: "float16" },
 ];
@@ -115,5 +118,54 @@ describe("quantizeChannels", () => {
     expect(best.squaredError).toBeLessThan(0.8 * range.squaredError);
     const swapped = kernels.dequantizeChannels({ ...range, scales: range.scales.slice().reverse() }, layout);
     expect(kernels.compare(swapped, w).squaredDifference).toBeGreaterThan(1.2 * range.squaredError);
+  });
+});
+
+describe("balanced rounding", () => {
+  const [channels, kernel, length] = [6, 9, 288];
+  const layout: AxisLayout = { outer: 1, channels, inner: length };
+  /** Largest and mean |Σ (q − w/s)| over runs of `run` elements. */
+  const sums = (w: Float32Array, spec: ChannelSpec, run: number): { largest: number; mean: number } => {
+    const { codes, scales, zeroPoints } = kernels.quantizeChannels(w, layout, spec);
+    let [largest, all] = [0, 0];
+    for (let from = 0; from < w.length; from += run) {
+      const channel = Math.floor(from / length);
+      let sum = 0;
+      for (let i = from; i < from + run; i++)
+        sum += (codes[i] as number) - (zeroPoints[channel] as number) - (w[i] as number) / (scales[channel] as number);
+      largest = Math.max(largest, Math.abs(sum));
+      all += Math.abs(sum);
+    }
+    return { largest, mean: (all * run) / w.length };
+  };
+
+  it("makes the errors of every channel cancel, and those of a kernel mostly; rounding to nearest does not", () => {
+    const w = noise(channels * length);
+    for (const spec of [
+      { low: 0, high: 15 },
+      { low: -127, high: 127 },
+      { low: 0, high: 255, symmetric: false },
+    ]) {
+      const balanced = { ...spec, balance: kernel };
+      expect(sums(w, balanced, length).largest).toBeLessThan(0.501);
+      expect(sums(w, spec, length).largest).toBeGreaterThan(1.5);
+      expect(sums(w, balanced, kernel).mean).toBeLessThan(0.6 * sums(w, spec, kernel).mean);
+    }
+  });
+
+  it("moves no code by more than a step, and stays within the codes", () => {
+    fc.assert(
+      fc.property(fc.array(fc.float({ min: -1, max: 1, noNaN: true }), { minLength: 1, maxLength: 60 }), (list) => {
+        const w = Float32Array.from(list);
+        const one = { outer: 1, channels: 1, inner: w.length };
+        const spec = { low: 0, high: 15, scale: "mse" } as const;
+        const near = kernels.quantizeChannels(w, one, spec).codes;
+        const balanced = kernels.quantizeChannels(w, one, { ...spec, balance: 4 }).codes;
+        for (const [i, code] of balanced.entries()) {
+          expect(Math.abs(code - (near[i] as number))).toBeLessThanOrEqual(1);
+          expect(code).toBeLessThanOrEqual(15);
+        }
+      }),
+    );
   });
 });

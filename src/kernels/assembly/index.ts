@@ -1,4 +1,5 @@
 /** SIMD kernels, compiled by AssemblyScript. Every export has a plain TypeScript reference in ../reference. */
+export { balanceBytes } from "./balance";
 export { dequantizeBlocks, quantizeBlocks, quantizeBytes } from "./blocks";
 export { addRefit, mergeRange, replaceNotFinite, searchErrors } from "./scale";
 export { fromBfloat16, fromFloat16, toBfloat16, toFloat16 } from "./convert";

@@ -1,12 +1,13 @@
 /** Per-channel quantization to bytes in plain TypeScript: the oracle of the SIMD kernel. */
-import { channelCodes } from "../channel-grid.ts";
+import { CHANNEL_TILE, channelCodes } from "../channel-grid.ts";
 import type { AxisLayout, ChannelQuantized, ChannelSpec, ChannelSummary } from "../types.ts";
 import { rangeScale, roundClamped, storedScale } from "../scalar.ts";
 import { finiteRange, replaceNotFinite } from "./arithmetic.ts";
+import { balanceCodes } from "./balance.ts";
 import { bestScale } from "./blocks.ts";
 
 export function quantizeChannels(w: Float32Array, layout: AxisLayout, spec: ChannelSpec = {}): ChannelQuantized {
-  const { low, high, symmetric, search, half, middle, levels, ratios } = channelCodes(spec);
+  const { low, high, symmetric, search, half, middle, levels, ratios, balance } = channelCodes(spec);
   const codes = low < 0 ? new Int8Array(w.length) : new Uint8Array(w.length);
   const scales = new Float32Array(layout.channels);
   const zeroPoints = new Int32Array(layout.channels);
@@ -27,9 +28,14 @@ export function quantizeChannels(w: Float32Array, layout: AxisLayout, spec: Chan
     if (search) s = bestScale(values, plain, s, low - z, high - z, ratios, half);
     scales[channel] = s;
     zeroPoints[channel] = z;
+    const integers = values.map((x) => roundClamped(Math.fround(x / s), low - z, high - z));
+    for (let from = 0; balance > 0 && from < values.length; from += CHANNEL_TILE) {
+      const [piece, rounded] = [values, integers].map((all) => all.subarray(from, from + CHANNEL_TILE));
+      balanceCodes(piece as Float32Array, rounded as Float32Array, s, low - z, high - z, balance);
+    }
     for (let i = 0; i < values.length; i++) {
       const x = values[i] as number;
-      const q = roundClamped(Math.fround(x / s), low - z, high - z);
+      const q = integers[i] as number;
       codes[indices[i] as number] = q + z;
       const e = Math.fround(Math.fround(q * s) - x);
       error.squaredError += e * e;

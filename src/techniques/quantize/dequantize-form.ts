@@ -39,7 +39,7 @@ export function applyDequantize(
       const result = kernels.quantizeChannels(
         weights,
         { outer: 1, channels: channels * groups, inner: plan.group },
-        { low: 0, high: 2 ** bits - 1, symmetric, scale: options.scale, scaleType: options.scaleType },
+        { ...options, low: 0, high: 2 ** bits - 1 },
       );
       error.value = relativeError(result);
       // Flipping the top bit of an unsigned code subtracts the middle code: two's complement.

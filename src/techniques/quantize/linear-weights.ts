@@ -5,6 +5,7 @@ import { Tensor } from "../../ir/tensor.ts";
 import type { Kernels } from "../../kernels/types.ts";
 import { constantTensor } from "../../transform/constants.ts";
 import { dequantizeInput } from "../../transform/insert-qdq.ts";
+import { balanceOf } from "./balanced.ts";
 import { relativeError } from "./weight-codes.ts";
 import type { LinearNode } from "./qdq-plan.ts";
 
@@ -12,6 +13,8 @@ export interface LinearOptions {
   readonly perChannel: boolean;
   readonly reduceRange: boolean;
   readonly method: "range" | "mse";
+  /** Round convolutions so that errors cancel. */
+  readonly balance: boolean;
 }
 
 export interface QuantizedLinear {
@@ -44,7 +47,8 @@ export async function quantizeLinear(
     ? { outer: weights.length / channels / inner, channels, inner }
     : { outer: 1, channels: 1, inner: weights.length };
   const high = options.reduceRange ? 63 : 127;
-  const result = kernels.quantizeChannels(weights, layout, { low: -high, high, scale: options.method });
+  const balance = options.balance ? balanceOf(linear.traits, shape, weights.length / layout.channels) : undefined;
+  const result = kernels.quantizeChannels(weights, layout, { low: -high, high, scale: options.method, balance });
   const biasTensor = constantTensor(model, bias);
   const biases = biasTensor && ((await biasTensor.data()) as Float32Array);
   const { codes, scales } = roomForBias(weights, result, biases, inputScale, layout, high);

@@ -3,12 +3,14 @@ import { nameOf } from "../../analyse/keep.ts";
 import type { Node, Value } from "../../ir/graph.ts";
 import type { Model } from "../../ir/model.ts";
 import { specOf } from "../../ops/registry.ts";
+import type { Traits } from "../../ops/spec.ts";
 import { constantTensor, onlyUse, outputValues } from "../../transform/constants.ts";
 import { weightsOf } from "../../transform/weight-sites.ts";
 
 /** A linear operator with a constant weight: what int8 arithmetic is for. */
 export interface LinearNode {
   readonly node: Node;
+  readonly traits: Traits | undefined;
   readonly weight: Value;
   /** Axis of the output channels in the weight. */
   readonly channelAxis: number;
@@ -150,7 +152,7 @@ function linearOf(model: Model, node: Node): LinearNode | string {
   const channels = tensor.shape[weight.channelAxis ?? 0] ?? 1;
   if (bias && (biasTensor?.dtype !== "float32" || biasTensor.elements !== channels || biasTensor.shape.length !== 1))
     return "its bias is not a constant vector";
-  return { node, weight: value, channelAxis: weight.channelAxis ?? 0, bias };
+  return { node, traits: spec.traits, weight: value, channelAxis: weight.channelAxis ?? 0, bias };
 }
 
 /** Movement passes a grid through; the parts of a Concat that nobody else reads take the grid of the whole. */

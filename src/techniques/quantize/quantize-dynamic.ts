@@ -53,6 +53,7 @@ const REST: PlanOptions = {
   symmetric: true,
   scale: "range",
   scaleType: "float32",
+  balance: false,
   form: "auto",
   compute: "fp32",
 };

@@ -8,7 +8,8 @@
  * Cost: one pass over the weights, tensor by tensor, in constant memory; a file of any size.
  * Maths: ŵ = (q − z)·s per block, q ∈ [0, 2^b). Round to nearest, range scales: s = (max − min)/(2^b − 1), or symmetric
  * s = peak/−2^(b−1), z = 2^(b−1). `mse` searches the clipping ratio that minimizes ‖ŵ − w‖² and refits s to the codes.
- * Paper: Dettmers and Zettlemoyer 2023, "The case for 4-bit precision" (arXiv 2212.09720); Frantar et al. 2023, GPTQ
+ * Convolutions are rounded so that the errors of a kernel, and then of a channel, cancel: Σ(ŵ − w) ≈ 0 (SQuant).
+ * Paper: Guo et al. 2022, SQuant (arXiv 2202.07471); Dettmers and Zettlemoyer 2023, "The case for 4-bit precision" (arXiv 2212.09720); Frantar et al. 2023, GPTQ
  * (arXiv 2210.17323), section on round to nearest.
  */
 import { z } from "zod";
@@ -24,6 +25,7 @@ import { keepOf, keepOption } from "../keep-option.ts";
 import { prepareConstants } from "../prepare.ts";
 import { choices } from "../search-range.ts";
 import { type TechniqueFunction, defineTechnique } from "../technique.ts";
+import { BALANCE_TEXT } from "./balanced.ts";
 import { type Plan, type PlanOptions, applyPlan, bytesOfPlan, planOf } from "./weight-forms.ts";
 
 /** Bytes that the extra nodes and names of one weight take in the file: below this, nothing is won. */
@@ -50,10 +52,8 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
       .meta({ search: choices(16, 32, 64, 128) }),
     symmetric: z
       .boolean()
-      .optional()
-      .describe(
-        "a scale and no zero point per block; default: at 8 bits, where the exact peak matters more than the range",
-      )
+      .default(false)
+      .describe("a scale and no zero point per block")
       .meta({ search: choices(true, false) }),
     method: z
       .enum(["auto", "rtn", "mse"])
@@ -62,6 +62,11 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
         "scales: rtn covers the range, mse clips it for the least squared error and takes about ten times as long; auto: mse up to 1 GB of weights",
       )
       .meta({ search: choices("rtn", "mse") }),
+    balance: z
+      .boolean()
+      .default(true)
+      .describe(BALANCE_TEXT)
+      .meta({ search: choices(true, false) }),
     form: z
       .enum(["auto", "folded", "dequantize"])
       .default("auto")
@@ -89,9 +94,10 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
     const plan: PlanOptions = {
       bits: options.bits,
       block: options.block,
-      symmetric: options.symmetric ?? options.bits === 8,
+      symmetric: options.symmetric,
       scale: options.method === "mse" || (options.method === "auto" && isSmall(sites)) ? "mse" : "range",
       scaleType: options.scales,
+      balance: options.balance,
       form: options.form,
       compute: options.compute,
     };

@@ -32,6 +32,7 @@ import { prepareConstants } from "../prepare.ts";
 import { dataFeeds, sampleFeeds } from "../samples.ts";
 import { choices, range } from "../search-range.ts";
 import { type Context, type TechniqueFunction, defineTechnique } from "../technique.ts";
+import { BALANCE_TEXT } from "./balanced.ts";
 import { type Calibration, type Observed, observe, rangeOf } from "./calibrate.ts";
 import { quantizeLinear } from "./linear-weights.ts";
 import { type QdqPlan, planQdq } from "./qdq-plan.ts";
@@ -85,6 +86,11 @@ const options = z.object({
   symmetric: z.boolean().default(false).describe("activation ranges symmetric around zero, zero point in the middle"),
   perChannel: z.boolean().default(true).describe("one weight scale per output channel instead of one per weight"),
   method: z.enum(["range", "mse"]).default("mse").describe("weight scales: cover the range, or least squared error"),
+  balance: z
+    .boolean()
+    .default(true)
+    .describe(BALANCE_TEXT)
+    .meta({ search: choices(true, false) }),
   reduceRange: z
     .boolean()
     .default(false)

@@ -15,6 +15,8 @@ export interface CodesOptions {
   readonly scale: "range" | "mse";
   /** Dtype of the stored scales. */
   readonly scaleType: "float32" | "float16";
+  /** Elements over which rounding errors shall cancel (rows only; see `ChannelSpec`); undefined: round to nearest. */
+  readonly balance?: number | undefined;
 }
 
 /** A weight in low precision: ŵ = (code − z)·s. */
@@ -100,6 +102,7 @@ export function rowCodes(
     symmetric,
     scale: options.scale,
     scaleType: options.scaleType,
+    balance: options.balance,
   };
   const error: { value: number | undefined } = { value: undefined };
   const parts = new SharedParts(

@@ -8,6 +8,7 @@ import type { Model } from "../../ir/model.ts";
 import { Tensor } from "../../ir/tensor.ts";
 import type { Kernels } from "../../kernels/types.ts";
 import { constantTensor } from "../../transform/constants.ts";
+import { balanceOf } from "./balanced.ts";
 import { applyDequantize } from "./dequantize-form.ts";
 import { hasPackedType, irVersionFor, sharedConstant, unpackWeight } from "../../transform/unpack-weights.ts";
 import type { WeightSite, WeightUse } from "../../transform/weight-sites.ts";
@@ -27,7 +28,9 @@ export type Plan =
   /** DequantizeLinear, with a scale per `group` elements of each of the rows (of the transpose). */
   | { readonly kind: "dequantize"; readonly transpose: boolean; readonly group: number };
 
-export interface PlanOptions extends CodesOptions {
+export interface PlanOptions extends Omit<CodesOptions, "balance"> {
+  /** Round convolutions so that errors cancel. */
+  readonly balance: boolean;
   readonly block: number;
   readonly form: "auto" | "folded" | "dequantize";
   readonly compute: "int8" | "fp32";
@@ -142,11 +145,21 @@ function scaleTypeOf(plan: Plan, tensor: Tensor, options: PlanOptions): "float32
 
 /** Rewrites every use of the weight and returns its codes; the old constant has no uses left. */
 export function applyPlan(model: Model, kernels: Kernels, site: WeightSite, plan: Plan, options: PlanOptions): Codes {
-  const codesOptions = { ...options, scaleType: scaleTypeOf(plan, site.tensor, options) };
+  const codesOptions = {
+    ...options,
+    scaleType: scaleTypeOf(plan, site.tensor, options),
+    balance: balanceFor(site, plan, options),
+  };
   if (plan.kind === "dequantize") return applyDequantize(model, kernels, site, plan, codesOptions);
   return plan.kind === "packed"
     ? applyPacked(model, kernels, site, plan, codesOptions)
     : applyFolded(model, kernels, site, plan, codesOptions);
+}
+
+function balanceFor(site: WeightSite, plan: Plan, options: PlanOptions): number | undefined {
+  if (!options.balance || plan.kind === "packed") return undefined;
+  const { shape, elements } = site.tensor;
+  return balanceOf(site.uses[0]?.spec.traits, shape, plan.kind === "folded" ? elements / plan.rows : plan.group);
 }
 
 function applyFolded(
@@ -154,7 +167,7 @@ function applyFolded(
   kernels: Kernels,
   site: WeightSite,
   plan: Extract<Plan, { kind: "folded" }>,
-  options: PlanOptions,
+  options: CodesOptions,
 ): Codes {
   const { tensor, graph, value } = site;
   const { bits } = options;
@@ -186,7 +199,7 @@ function applyPacked(
   kernels: Kernels,
   site: WeightSite,
   plan: Extract<Plan, { kind: "packed" }>,
-  options: PlanOptions,
+  options: CodesOptions & Pick<PlanOptions, "compute">,
 ): Codes {
   const { tensor, graph, value, uses } = site;
   const { bits } = options;
@@ -243,7 +256,7 @@ function applyPacked(
 }
 
 /** Half-precision scales of a float32 weight are widened on a constant path, folded at load. */
-function widenScales(site: WeightSite, scales: Value, options: PlanOptions): Value {
+function widenScales(site: WeightSite, scales: Value, options: CodesOptions): Value {
   if (options.scaleType === "float32" || site.tensor.dtype === "float16") return scales;
   const b = new Builder(site.graph, { prefix: `${site.value.name}.`, before: site.graph.nodes[0] });
   return b.op("Cast", [scales], { attributes: { to: 1 }, name: "scales32" });
