@@ -7,10 +7,11 @@ import { quantize } from "./techniques/quantize/quantize.ts";
 import { simplify } from "./techniques/simplify/simplify.ts";
 import type { Technique } from "./techniques/technique.ts";
 import { finetune } from "./techniques/tune/finetune.ts";
+import { recover } from "./techniques/tune/recover.ts";
 
 /** Techniques in the order of help pages. */
 export const TECHNIQUES: ReadonlyMap<string, Technique> = new Map(
-  [simplify, cast, quantizeWeights, quantizeDynamic, quantize, pruneWeights, finetune].map((technique) => [
+  [simplify, cast, quantizeWeights, quantizeDynamic, quantize, pruneWeights, recover, finetune].map((technique) => [
     technique.name,
     technique as unknown as Technique,
   ]),

@@ -46,6 +46,7 @@ export { quantize } from "./techniques/quantize/quantize.ts";
 export { simplify } from "./techniques/simplify/simplify.ts";
 export { defineTechnique } from "./techniques/technique.ts";
 export { finetune } from "./techniques/tune/finetune.ts";
+export { recover } from "./techniques/tune/recover.ts";
 export { convertOpset } from "./transform/opset.ts";
 
 // Training, sweeps and reports

@@ -4,7 +4,7 @@ import { inferShapes } from "../../src/analyse/shapes.ts";
 import { Rng } from "../../src/base/rng.ts";
 import { exposeValues } from "../../src/run/expose.ts";
 import { feedStream, inputPorts } from "../../src/run/feed-stream.ts";
-import { gram } from "../../src/run/gram.node.ts";
+import { gram } from "../../src/run/gram.ts";
 import { growingHistogramReducer, channelReducer, histogramReducer, momentsReducer } from "../../src/run/reducers.ts";
 import { openSession } from "../../src/run/open-session.node.ts";
 import type { Feeds } from "../../src/run/session.ts";
@@ -219,7 +219,7 @@ describe("Gram matrices", () => {
 
   it("of a value's rows equal XᵀX over all batches", async () => {
     const data = batches([5, 7], 3);
-    const [result] = await gram(classifier(7, 2), [{ value: "x" }], () => data);
+    const [result] = await gram(classifier(7, 2), [{ value: "x" }], () => data, openSession);
     const rows = data.flatMap((feeds) => {
       const values = Array.from((feeds["x"]?.data ?? []) as Float32Array);
       return Array.from({ length: 5 }, (_, i) => values.slice(7 * i, 7 * i + 7));
@@ -235,7 +235,7 @@ describe("Gram matrices", () => {
     const model = smallCnn({ group });
     const data = batches([2, 4, 8, 8], 2);
     const node = model.graph.nodes[0];
-    const [result] = await gram(model, [{ conv: node?.name ?? "" }], () => data);
+    const [result] = await gram(model, [{ conv: node?.name ?? "" }], () => data, openSession);
     const k = (4 / group) * 9;
     expect(result?.k).toBe(k);
     expect(result?.matrices.length).toBe(group);
