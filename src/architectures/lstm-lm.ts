@@ -20,7 +20,14 @@ export const lstmLm: Architecture = defineArchitecture({
     const { vocabulary, sequence, width, layers, dropout: drop } = options;
     const net = newNet(new Rng(seed), "lstm-lm");
     let features = options.embedding ?? width;
-    const tokens = embedding(net, "tokens", tokenInput(net, "input_ids", sequence), vocabulary, features);
+    const tokens = embedding(
+      net,
+      "tokens",
+      tokenInput(net, "input_ids", sequence),
+      vocabulary,
+      features,
+      "uniform-0.1",
+    );
     // Steps of time come first: (sequence, n, features).
     let x = transpose(net, "time", dropout(net, "drop", tokens, drop), [1, 0, 2]);
     for (let layer = 1; layer <= layers; layer++) {

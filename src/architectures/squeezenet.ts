@@ -33,7 +33,7 @@ export const squeezenet: Architecture = defineArchitecture({
     width: multiplier("channels"),
     depth: multiplier("fire modules per stage"),
     dropout: dropoutRatio(0.5),
-    batchNorm: z
+    normalize: z
       .boolean()
       .default(false)
       .describe("normalize after every convolution, which training from scratch likes"),
@@ -48,11 +48,11 @@ export const squeezenet: Architecture = defineArchitecture({
       kernel: 3,
       stride: stem,
       pad: stem > 1 ? 0 : 1,
-      bias: !options.batchNorm,
+      bias: !options.normalize,
       scheme: "he-uniform",
     } as const;
     let x = conv(net, "stem", input, image.channels, channels, first);
-    x = relu(net, "stem.relu", options.batchNorm ? batchNorm(net, "stem.bn", x, channels) : x);
+    x = relu(net, "stem.relu", options.normalize ? batchNorm(net, "stem.bn", x, channels) : x);
     for (const [i, stage] of STAGES.entries()) {
       const stride = pools[i] ?? 1;
       if (stride > 1) x = maxPool(net, `stage${i + 1}.pool`, x, 3, { stride, ceil: true });
@@ -60,7 +60,7 @@ export const squeezenet: Architecture = defineArchitecture({
         const squeezed = roundChannels((stage[Math.min(module, stage.length - 1)] ?? 16) * options.width);
         const expanded = squeezed * EXPANSION;
         const name = `stage${i + 1}.${module + 1}`;
-        x = fire(net, name, x, channels, { squeezed, expanded, batchNorm: options.batchNorm });
+        x = fire(net, name, x, channels, { squeezed, expanded, batchNorm: options.normalize });
         channels = 2 * expanded;
       }
     }

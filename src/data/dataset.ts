@@ -21,6 +21,8 @@ export interface Field {
   readonly dtype: DType;
   /** Shape of one sample. */
   readonly shape: readonly number[];
+  /** Number of different tokens where the field holds them: 0 to vocabulary − 1. */
+  readonly vocabulary?: number | undefined;
 }
 
 export interface BatchOptions {

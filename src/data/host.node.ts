@@ -17,9 +17,14 @@ export const nodeHost: Host = {
   },
 
   async list(folder) {
-    const names = (await readdir(folder)).toSorted((a, b) => (a < b ? -1 : 1));
-    const kinds = await Promise.all(names.map((name) => this.kind(join(folder, name))));
-    return names.map((name, i) => ({ name, kind: kinds[i] ?? "file" }));
+    const entries = (await readdir(folder, { withFileTypes: true })).toSorted((a, b) => (a.name < b.name ? -1 : 1));
+    return Promise.all(
+      entries.map(async (entry) => {
+        if (entry.isFile()) return { name: entry.name, kind: "file" as const };
+        // What a link leads to is asked of the file system.
+        return { name: entry.name, kind: (await this.kind(join(folder, entry.name))) ?? ("file" as const) };
+      }),
+    );
   },
 
   async byteLength(path) {

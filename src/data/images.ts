@@ -6,6 +6,7 @@ import { csvRows } from "./csv-parse.ts";
 import type { Buffers, Reader, Source } from "./dataset.ts";
 import type { DecodedImage, Host, ImageRequest } from "./host.ts";
 import type { NameOptions } from "./options.ts";
+import { PixelCache } from "./pixel-cache.ts";
 import { PIXEL_OPTIONS, pixelShape, pixelTransform, writePixels } from "./pixels.ts";
 
 const PICTURE = /\.(jpe?g|png|webp|avif|gif|tiff?)$/i;
@@ -55,6 +56,14 @@ export const images: Reader = {
     const first = await host.decodeImage(files[0] as string, request);
     const { height, width } = first;
     const area = height * width;
+    const cache = new PixelCache(files.length, area * channels);
+    const decoded = async (index: number): Promise<Uint8Array> => {
+      const image = await host.decodeImage(files[index] as string, request);
+      if (image.height !== height || image.width !== width)
+        throw wrongSize(files[index] as string, image, files[0] as string, first);
+      cache.put(index, image.pixels);
+      return image.pixels;
+    };
     return {
       size: files.length,
       fields: [{ name: "image", dtype: "float32", shape: pixelShape(transform.layout, channels, height, width) }],
@@ -68,11 +77,9 @@ export const images: Reader = {
           while (next < indices.length && !signal?.aborted) {
             const k = next++;
             const index = indices[k] as number;
-            const image = await host.decodeImage(files[index] as string, request);
-            if (image.height !== height || image.width !== width)
-              throw wrongSize(files[index] as string, image, files[0] as string, first);
+            const pixels = cache.get(index) ?? (await decoded(index));
             labelsOut[k] = classOf[index] as number;
-            writePixels(image.pixels, 0, "hwc", channels, area, transform, out, k * area * channels);
+            writePixels(pixels, 0, "hwc", channels, area, transform, out, k * area * channels);
           }
         };
         await Promise.all(Array.from({ length: Math.min(IN_FLIGHT, indices.length) }, decode));

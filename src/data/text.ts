@@ -88,7 +88,12 @@ function tokenOption(option: string, vocabulary: Vocabulary, options: NameOption
 }
 
 function tokensField(plan: Plan): Field {
-  return { name: "input_ids", dtype: plan.dtype, shape: [plan.length] };
+  return { name: "input_ids", dtype: plan.dtype, shape: [plan.length], vocabulary: plan.vocabulary.size };
+}
+
+/** 1 where a token is real, 0 where it fills. */
+function maskField(plan: Plan): Field {
+  return { name: "attention_mask", dtype: plan.dtype, shape: [plan.length] };
 }
 
 /** Writes one token into an array of whatever dtype. */
@@ -99,7 +104,7 @@ function put(array: TypedData, index: number, value: number): void {
 
 /** Sample i: tokens i·stride … + length, labels the same one further; with `start`, the first input is that token. */
 function windows(content: string, plan: Plan, options: NameOptions): Source {
-  const { vocabulary, length, start, dtype } = plan;
+  const { vocabulary, length, start } = plan;
   const stride = options.integer("stride", 1, 1 << 20) ?? length;
   const tokens = compact(vocabulary.encode(content), vocabulary.size);
   // Without a start token, one token more than the inputs is needed for the last label.
@@ -112,7 +117,7 @@ function windows(content: string, plan: Plan, options: NameOptions): Source {
     );
   return {
     size: Math.floor((tokens.length - needed) / stride) + 1,
-    fields: [{ ...tokensField(plan), dtype }],
+    fields: [tokensField(plan)],
     labels: "tokens",
     labelShape: [length],
     classes: vocabulary.names,
@@ -152,7 +157,7 @@ function documents(content: string, plan: Plan, options: NameOptions): Source {
   const rows = parts.filter(Boolean).map((part) => encodeHead(vocabulary, part, start, length + 1));
   return {
     size: rows.length,
-    fields: [tokensField(plan), { ...tokensField(plan), name: "attention_mask" }],
+    fields: [tokensField(plan), maskField(plan)],
     labels: "tokens",
     labelShape: [length],
     classes: vocabulary.names,
@@ -189,7 +194,7 @@ function sentences(content: string, path: string, plan: Plan, options: NameOptio
   });
   return {
     size: rows.length,
-    fields: [tokensField(plan), { ...tokensField(plan), name: "attention_mask" }],
+    fields: [tokensField(plan), maskField(plan)],
     labels: "classes",
     classes: numberedClasses(classes, path),
     fill(indices: ArrayLike<number>, into: Buffers) {

@@ -20,7 +20,7 @@ const SMALL: Readonly<Record<string, BuildOptions>> = {
   "mobilenet-v2": { ...IMAGE, width: 0.25, depth: 0.5 },
   "mobilenet-v3-large": { ...IMAGE, width: 0.25, depth: 0.5 },
   "mobilenet-v3-small": { ...IMAGE, width: 0.25, depth: 0.5 },
-  squeezenet: { ...IMAGE, width: 0.5, batchNorm: true },
+  squeezenet: { ...IMAGE, width: 0.5, normalize: true },
   "efficientnet-b0": { ...IMAGE, width: 0.25, depth: 0.5 },
   "shufflenet-v2": { ...IMAGE, width: 0.5, depth: 0.5 },
   "convnext-tiny": { ...IMAGE, width: 0.125, depth: 0.3 },

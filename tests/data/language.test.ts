@@ -21,7 +21,7 @@ describe("text", () => {
   it("cuts windows whose labels are the next tokens", async () => {
     const set = await openDataset(`text:${abc}?vocab=chars&length=4`);
     expect(set.size).toBe(2);
-    expect(set.fields).toEqual([{ name: "input_ids", dtype: "int64", shape: [4] }]);
+    expect(set.fields).toEqual([{ name: "input_ids", dtype: "int64", shape: [4], vocabulary: 4 }]);
     expect(set.classes).toEqual(["a", "b", "c", "d"]);
     expect(await valuesOf(set, [1])).toEqual([1, 3, 2, 0]);
     expect(await labelsOf(set, [1])).toEqual([3, 2, 0, 1]);

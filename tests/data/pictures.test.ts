@@ -1,4 +1,4 @@
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import sharp from "sharp";
 import { beforeAll, describe, expect, it } from "vitest";
@@ -54,6 +54,16 @@ describe("images", () => {
     expect(planes.slice(24, 30)).toEqual([0, 20, 40, 60, 80, 100]);
     const rows = await valuesOf(await openDataset(`images:${root}/set?layout=nhwc&mean=0,10,7&std=1,10,1`), [2]);
     expect(rows.slice(0, 6)).toEqual([0, -1, 0, 0, 1, 0]);
+  });
+
+  it("gives the same pixels when a picture is taken again, without decoding it again", async () => {
+    mkdirSync(join(root, "twice/cat"), { recursive: true });
+    writeFileSync(join(root, "twice/cat/a.png"), await gradient(4, 6));
+    writeFileSync(join(root, "twice/cat/b.png"), await gradient(4, 6));
+    const set = await openDataset(`images:${root}/twice`);
+    const first = await set.take([1, 0]);
+    rmSync(join(root, "twice/cat/b.png"));
+    expect(await set.take([1, 0])).toEqual(first);
   });
 
   it("crops the centre, resizes the short side, stretches", async () => {

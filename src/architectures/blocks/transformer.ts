@@ -13,11 +13,18 @@ import {
   reshape,
   transpose,
 } from "./layers.ts";
-import { drawWeights } from "./weights.ts";
+import { drawWeights, type Scheme } from "./weights.ts";
 
-/** Rows of a learned table: token numbers (…) to (…, width). Drawn as in transformers, deviation 0.02. */
-export function embedding(net: Net, name: string, tokens: Value, rows: number, width: number): Value {
-  return net.b.op("Gather", [table(net, name, rows, width), tokens], { name });
+/** Rows of a learned table: token numbers (…) to (…, width). */
+export function embedding(
+  net: Net,
+  name: string,
+  tokens: Value,
+  rows: number,
+  width: number,
+  scheme: Scheme = "truncated-0.02",
+): Value {
+  return net.b.op("Gather", [table(net, name, rows, width, scheme), tokens], { name });
 }
 
 /** Adds a learned vector for each position: (n, length, width). */
@@ -25,8 +32,8 @@ export function positions(net: Net, name: string, x: Value, length: number, widt
   return add(net, name, x, table(net, name, length, width));
 }
 
-function table(net: Net, name: string, rows: number, width: number): Value {
-  const w = drawWeights(net.rng.fork(name), [rows, width], rows, width, "truncated-0.02");
+function table(net: Net, name: string, rows: number, width: number, scheme: Scheme = "truncated-0.02"): Value {
+  const w = drawWeights(net.rng.fork(name), [rows, width], rows, width, scheme);
   return net.b.constant(`${name}.weight`, w);
 }
 
