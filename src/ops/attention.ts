@@ -1,6 +1,14 @@
 /** Attention, rotary embeddings and embedding layers, standard and of com.microsoft. */
 import type { Dim } from "../base/shape.ts";
 import { type OpTable, type Shape, contentsOf, count, dtypeOf, perOutput, sameAsInput, shapeOf } from "./helpers.ts";
+import {
+  lowerAttention,
+  lowerGroupQueryAttention,
+  lowerMultiHeadAttention,
+  lowerPackedAttention,
+} from "./lowered/attention.ts";
+import { lowerEmbedding } from "./lowered/embedding.ts";
+import { lowerMicrosoftRotary, lowerRotary } from "./lowered/rotary.ts";
 import type { Cost, Infer, InferContext, OpSpec, ValueType } from "./spec.ts";
 import { add, floorDivide, maximum, multiply } from "./symbolic.ts";
 
@@ -53,7 +61,8 @@ const packed: OpSpec = {
     { input: 1, role: "kernel", channelAxis: 1, reductionAxis: 0 },
     { input: 2, role: "bias", channelAxis: 0 },
   ],
-  grad: "none",
+  grad: "lower",
+  lower: lowerPackedAttention,
   traits: { linear: "attention" },
 };
 
@@ -95,7 +104,8 @@ const multiHead: OpSpec = {
   cost: unpackedCost(6),
   axes: "opaque",
   weights: [{ input: 3, role: "bias", channelAxis: 0 }],
-  grad: "none",
+  grad: "lower",
+  lower: lowerMultiHeadAttention,
 };
 
 /**
@@ -117,7 +127,14 @@ const groupQueryInfer: Infer = (context) => {
   return [{ dtype, shape: q && [batch, q[1] ?? null, multiply(head, heads)] }, cache(3), cache(4)];
 };
 
-const groupQuery: OpSpec = { since: 1, infer: groupQueryInfer, cost: unpackedCost(3), axes: "opaque", grad: "none" };
+const groupQuery: OpSpec = {
+  since: 1,
+  infer: groupQueryInfer,
+  cost: unpackedCost(3),
+  axes: "opaque",
+  grad: "lower",
+  lower: lowerGroupQueryAttention,
+};
 
 /** q (b, heads, s, d) or (b, s, heads·d), k and v alike, mask, past key, past value. */
 const standardInfer: Infer = (context) => {
@@ -161,7 +178,14 @@ const standardCost: Cost = ({ node, inputs, outputs }) => {
   };
 };
 
-const standard: OpSpec = { since: 23, infer: standardInfer, cost: standardCost, axes: "opaque", grad: "none" };
+const standard: OpSpec = {
+  since: 23,
+  infer: standardInfer,
+  cost: standardCost,
+  axes: "opaque",
+  grad: "lower",
+  lower: lowerAttention,
+};
 
 /** Word, position and segment tables summed and normalized: (b, s) ids give (b, s, h); the mask's sums are (b). */
 const embedInfer: Infer = (context) => {
@@ -188,15 +212,23 @@ const embed: OpSpec = {
     { input: 5, role: "scale", channelAxis: 0 },
     { input: 6, role: "bias", channelAxis: 0 },
   ],
-  grad: "none",
+  grad: "lower",
+  lower: lowerEmbedding,
   traits: { lookup: true },
 };
 
-const rotary: OpSpec = { since: 1, infer: sameAsInput(), cost: perOutput(3), axes: "*a -> *a", grad: "none" };
+const rotary: OpSpec = {
+  since: 1,
+  infer: sameAsInput(),
+  cost: perOutput(3),
+  axes: "*a -> *a",
+  grad: "lower",
+  lower: lowerMicrosoftRotary,
+};
 
 export const attention: OpTable = {
   Attention: standard,
-  RotaryEmbedding: { ...rotary, since: 23 },
+  RotaryEmbedding: { ...rotary, since: 23, lower: lowerRotary },
   "com.microsoft::Attention": packed,
   "com.microsoft::MultiHeadAttention": multiHead,
   "com.microsoft::GroupQueryAttention": groupQuery,

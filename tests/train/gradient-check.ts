@@ -60,6 +60,7 @@ function modelOf(
   symbolic: boolean,
 ): Model {
   const model = new Model(undefined, test.opset ?? 21, 10);
+  model.opsets.set("com.microsoft", 1);
   const b = new Builder(model.graph);
   const inputs = test.inputs.map((argument, i) => {
     if (argument.ints) return b.constant(`x${i}`, Tensor.int64(argument.ints, argument.shape));

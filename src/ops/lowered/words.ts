@@ -21,3 +21,8 @@ export function splitEqually(s: Site, x: Value, axis: number, count: number): Va
   const attributes = s.opset >= 18 ? { axis, num_outputs: count } : { axis };
   return s.b.ops("Split", [x], { attributes, outputs: count });
 }
+
+/** (1, …) without its first axis. */
+export function squeezed(s: Site, x: Value): Value {
+  return s.opset >= 13 ? s.b.op("Squeeze", [x, ints(s, [0])]) : s.b.op("Squeeze", [x], { attributes: { axes: [0] } });
+}
