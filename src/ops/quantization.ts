@@ -3,10 +3,11 @@ import { type DType, dtypeFromCode } from "../base/dtype.ts";
 import type { Node } from "../ir/graph.ts";
 import { SAME_AXES } from "./axes.ts";
 import { convAxesTerms, convCost, convShape } from "./conv.ts";
+import { dequantizeGrad, dynamicQuantizeGrad, nbitsGrad, quantizeGrad } from "./gradients/quantization.ts";
 import { type OpTable, type Shape, broadcastShapes, count, dtypeOf, isStored, perOutput, shapeOf } from "./helpers.ts";
 import { gatherAxes } from "./indexing.ts";
 import { matmulAxesOf, matmulShape } from "./matmul.ts";
-import type { Axes, Cost, Infer, OpSpec, Weight } from "./spec.ts";
+import type { Axes, Cost, Grad, Infer, OpSpec, Weight } from "./spec.ts";
 import { multiply } from "./symbolic.ts";
 
 /** The type of the zero point, else `output_dtype`, else uint8. */
@@ -36,15 +37,15 @@ const scaleAxes: Axes = (node, ranks) => {
   return `${letters.join(" ")}, ${scale(1)}, ${scale(2)} -> ${letters.join(" ")}`;
 };
 
-function quantizing(infer: Infer): OpSpec[] {
+function quantizing(infer: Infer, grad: Grad, rounding: boolean): OpSpec[] {
   // Per-axis from opset 13 on, blocked and 4-bit from 21 on.
   return [10, 13, 19, 21, 23].map((since) => ({
     since,
     infer,
     cost: perOutput(2),
     axes: since < 13 ? "*a, , -> *a" : scaleAxes,
-    grad: "none",
-    traits: { elementwise: true },
+    grad,
+    traits: rounding ? { elementwise: true, rounding } : { elementwise: true },
   }));
 }
 
@@ -151,7 +152,7 @@ const nbits: OpSpec = {
     { input: 1, role: "kernel", channelAxis: 0, reductionAxis: 1 },
     { input: 5, role: "bias", channelAxis: 0 },
   ],
-  grad: "none",
+  grad: nbitsGrad,
   traits: { linear: "matmul" },
 };
 
@@ -270,16 +271,17 @@ const qgemm: OpSpec = {
 };
 
 export const quantization: OpTable = {
-  QuantizeLinear: quantizing(quantizeInfer),
-  DequantizeLinear: quantizing(dequantizeInfer),
-  "com.microsoft::QuantizeLinear": quantizing(quantizeInfer),
-  "com.microsoft::DequantizeLinear": quantizing(dequantizeInfer),
+  QuantizeLinear: quantizing(quantizeInfer, quantizeGrad, true),
+  DequantizeLinear: quantizing(dequantizeInfer, dequantizeGrad, false),
+  "com.microsoft::QuantizeLinear": quantizing(quantizeInfer, quantizeGrad, true),
+  "com.microsoft::DequantizeLinear": quantizing(dequantizeInfer, dequantizeGrad, false),
   DynamicQuantizeLinear: {
     since: 11,
     infer: dynamicQuantizeInfer,
     cost: perOutput(4),
     axes: "*a -> *a, , ",
-    grad: "none",
+    grad: dynamicQuantizeGrad,
+    traits: { rounding: true },
   },
   QLinearConv: qlinearConv,
   ConvInteger: convInteger,

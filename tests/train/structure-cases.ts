@@ -2,12 +2,14 @@
 import type { GradientCase } from "./gradient-check.ts";
 import { ATTENTION_CASES } from "./cases/attention.ts";
 import { MOVEMENT_CASES } from "./cases/movement.ts";
+import { QUANTIZATION_CASES } from "./cases/quantization.ts";
 import { RECURRENT_CASES } from "./cases/recurrent.ts";
 import { RESAMPLING_CASES } from "./cases/resampling.ts";
 
 export const STRUCTURE_CASES: Readonly<Record<string, readonly GradientCase[]>> = {
   movement: MOVEMENT_CASES,
   resampling: RESAMPLING_CASES,
+  quantization: QUANTIZATION_CASES,
   recurrent: RECURRENT_CASES,
   attention: ATTENTION_CASES,
 };
