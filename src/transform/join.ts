@@ -1,6 +1,6 @@
 /** Puts two models on the same inputs into one graph, so that values of both can be compared inside the engine. */
 import { PareError } from "../base/error.ts";
-import { cloneGraph, cloneModel } from "../ir/clone.ts";
+import { cloneModel, graftGraph } from "../ir/clone.ts";
 import type { Value } from "../ir/graph.ts";
 import type { Model } from "../ir/model.ts";
 import { convertOpset } from "./opset.ts";
@@ -48,19 +48,9 @@ export function joinModels(
       });
     shared.set(input, own);
   }
-  const part = cloneGraph(other.graph, undefined, shared);
-  const names = new Map<string, string>();
-  for (const inner of part.allGraphs())
-    for (const value of inner.values()) {
-      const old = value.name;
-      if (!graph.inputs.includes(value) && old !== "") value.name = graph.uniqueName(options.prefix + old);
-      if (inner === part) names.set(old, value.name);
-    }
-  for (const value of part.initializers.values()) graph.initializers.set(value.name, value);
-  for (const node of part.nodes) {
-    node.name = graph.uniqueName(options.prefix + (node.name || node.opType));
-    graph.add(node);
-  }
-  graph.outputs.push(...part.outputs);
+  const copies = graftGraph(other.graph, graph, options.prefix, shared);
+  const copyOf = (value: Value): Value => copies.get(value) as Value;
+  const names = new Map([...other.graph.values()].map((value) => [value.name, copyOf(value).name]));
+  graph.outputs.push(...other.graph.outputs.map(copyOf));
   return { model, names };
 }
