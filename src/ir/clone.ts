@@ -107,6 +107,41 @@ export function graftGraph(
   return copies;
 }
 
+/** Gives everything that a copied graph and its subgraphs compute or store names of its own within the whole model. */
+export function renameApart(copy: Graph): void {
+  for (const graph of copy.allGraphs()) {
+    const values = Array.from(graph.values()); // the map of initializers changes below
+    for (const value of values) {
+      if (value.name === "") continue;
+      const name = copy.uniqueName(value.name);
+      if (graph.initializers.delete(value.name)) graph.initializers.set(name, value);
+      value.name = name;
+    }
+    for (const node of graph.nodes) node.name = copy.uniqueName(node.name);
+  }
+}
+
+/**
+ * Appends a copy of a subgraph's nodes to `graph`, with `inputs` in the place of its own, and returns what its outputs become.
+ * `stored` keeps the subgraph's initializers from being copied more than once.
+ */
+export function inlineGraph(
+  graph: Graph,
+  body: Graph,
+  inputs: readonly Value[],
+  stored: Map<Value, Value> = new Map(),
+): Value[] {
+  for (const value of body.initializers.values())
+    if (value.tensor && !stored.has(value)) stored.set(value, graph.addInitializer(value.name, value.tensor));
+  const copies = new Map([...stored, ...body.inputs.map((input, i) => [input, inputs[i] ?? input] as const)]);
+  const copy = cloneGraph(body, graph, copies);
+  copy.inputs.splice(0);
+  copy.initializers.clear();
+  renameApart(copy);
+  for (const node of copy.nodes) graph.add(node);
+  return [...copy.outputs];
+}
+
 /** A copy of one node between other values; attributes (subgraphs too) are shared. */
 export function copyNode(node: Node, valueOf: (value: Value) => Value): Node {
   const copy = new Node({

@@ -1,6 +1,7 @@
 /** Control flow: If, Loop and Scan. Their bodies are inferred with the types that flow in. */
 import type { Dim } from "../base/shape.ts";
 import { FREE, type OpTable, contentsOf } from "./helpers.ts";
+import { lowerIf, lowerLoop, lowerScan } from "./lowered/control.ts";
 import type { Infer, InferContext, Lower, OpSpec, ValueType } from "./spec.ts";
 
 /** What two types have in common: sizes that differ are unknown. */
@@ -107,7 +108,7 @@ function controlOf(since: number, infer: Infer, grad: OpSpec["grad"], lower?: Lo
 }
 
 export const control: OpTable = {
-  If: controlOf(1, ifInfer, "branches"),
-  Loop: controlOf(1, loopInfer, "none"),
-  Scan: controlOf(8, scanInfer, "none"),
+  If: controlOf(1, ifInfer, "branches", lowerIf),
+  Loop: controlOf(1, loopInfer, "lower", lowerLoop),
+  Scan: controlOf(8, scanInfer, "lower", lowerScan),
 };

@@ -1,6 +1,6 @@
 /** The gradient of a condition: a condition whose branches run the branch again and then backwards. */
 import { Builder } from "../ir/builder.ts";
-import { cloneGraph } from "../ir/clone.ts";
+import { cloneGraph, renameApart } from "../ir/clone.ts";
 import type { Graph, Node, Value } from "../ir/graph.ts";
 import { zerosLike } from "../ops/gradients/words.ts";
 import { removeUnused } from "./remove-unused.ts";
@@ -31,7 +31,7 @@ export function branchGradients(
     if (attribute.type !== "graph") return [name, attribute] as const;
     const copies = new Map<Value, Value>();
     const branch = cloneGraph(attribute.value, attribute.value.parent, copies);
-    rename(branch);
+    renameApart(branch);
     const ends = new Map<Value, Value>();
     const inner = new Builder(branch, { prefix: "grad/" });
     for (const [i, output] of branch.outputs.entries()) {
@@ -60,17 +60,4 @@ export function branchGradients(
   });
   for (const [i, result] of results.entries()) [result.dtype, result.shape] = [captured[i]?.dtype, captured[i]?.shape];
   return results;
-}
-
-/** Gives everything in a copied graph names of its own. */
-function rename(copy: Graph): void {
-  for (const graph of copy.allGraphs()) {
-    for (const value of graph.values()) {
-      if (value.name === "") continue;
-      const name = copy.uniqueName(value.name);
-      if (graph.initializers.delete(value.name)) graph.initializers.set(name, value);
-      value.name = name;
-    }
-    for (const node of graph.nodes) node.name = copy.uniqueName(node.name);
-  }
 }

@@ -2,6 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { Builder } from "../../src/ir/builder.ts";
 import { checkModel } from "../../src/ir/check.ts";
+import { Graph } from "../../src/ir/graph.ts";
 import { Model } from "../../src/ir/model.ts";
 import { Tensor } from "../../src/ir/tensor.ts";
 import { openSession } from "../../src/run/open-session.node.ts";
@@ -91,6 +92,21 @@ describe("grad", () => {
     );
     // Where no path needs it, the same operator is no obstacle.
     expect(() => grad(model, { of: "y", wrt: ["x"] })).not.toThrow();
+  });
+
+  test("names a loop whose number of iterations is not known", () => {
+    const model = new Model();
+    const b = new Builder(model.graph);
+    const [x, trips] = [b.input("x", "float32", [3]), b.input("trips", "int64", [])];
+    const body = new Graph("body", model.graph);
+    const t = new Builder(body);
+    t.input("i", "int64", []);
+    const go = t.input("go", "bool", []);
+    const state = t.input("state", "float32", [3]);
+    body.outputs.push(t.op("Identity", [go]), t.op("Mul", [state, state]));
+    const attributes = { body: { type: "graph", value: body } } as const;
+    b.output(b.op("Loop", [trips, undefined, x], { name: "turns", attributes }), "y");
+    expect(() => grad(model, { of: "y", wrt: ["x"] })).toThrow(/turns.*iterations of this Loop is not known/);
   });
 
   test("refuses names that the model lacks", () => {

@@ -22,7 +22,9 @@ export function splitEqually(s: Site, x: Value, axis: number, count: number): Va
   return s.b.ops("Split", [x], { attributes, outputs: count });
 }
 
-/** (1, …) without its first axis. */
-export function squeezed(s: Site, x: Value): Value {
-  return s.opset >= 13 ? s.b.op("Squeeze", [x, ints(s, [0])]) : s.b.op("Squeeze", [x], { attributes: { axes: [0] } });
+/** Without an axis of size 1; default the first. */
+export function squeezed(s: Site, x: Value, axis = 0): Value {
+  return s.opset >= 13
+    ? s.b.op("Squeeze", [x, ints(s, [axis])])
+    : s.b.op("Squeeze", [x], { attributes: { axes: [axis] } });
 }

@@ -2,10 +2,11 @@
  * Gradient cases of quantizers. Rounding has no derivative: the functions differentiated are those in which what rounding added
  * stays as it was at the first point, y = s·(clip(x/s) + δ) with δ = round(v) − v, whose exact gradient is the straight-through one.
  */
+import { Rng } from "../../../src/base/rng.ts";
 import type { Builder } from "../../../src/ir/builder.ts";
 import type { Value } from "../../../src/ir/graph.ts";
 import { Tensor } from "../../../src/ir/tensor.ts";
-import type { Argument, GradientCase } from "../gradient-check.ts";
+import type { GradientCase } from "../gradient-check.ts";
 
 interface Quantizing {
   readonly shape: readonly number[];
@@ -38,14 +39,21 @@ function scaleIndex({ shape, scaleShape, axis = 0, block = 0 }: Quantizing, i: n
 function pair(name: string, how: Quantizing): GradientCase {
   const { shape, scaleShape, axis, block, zero = 0, signed = true, between } = how;
   const [low, high] = signed ? [-128, 127] : [0, 255];
-  let rounding: Float64Array | undefined;
-  const inputs: Argument[] = [
-    { shape, low: -8, high: 8 },
-    { shape: scaleShape, low: 0.03, high: 0.12 },
-  ];
+  const rng = new Rng(7).fork(name);
+  const draw = (sizes: readonly number[], from: number, to: number): number[] =>
+    Array.from({ length: sizes.reduce((n, size) => n * size, 1) }, () => Math.fround(rng.uniform(from, to)));
+  const [x0, s0] = [draw(shape, -1, 1), draw(scaleShape, 0.003, 0.012)];
+  const clip = (v: number): number => Math.min(Math.max(v, low - zero), high - zero);
+  const rounding = x0.map((value, i) => {
+    const v = clip(value / (s0[scaleIndex(how, i)] ?? 1));
+    return round(v) - v;
+  });
   return {
     name: `QuantizeLinear ${name}`,
-    inputs,
+    inputs: [
+      { shape, values: x0 },
+      { shape: scaleShape, values: s0 },
+    ],
     build: (b, [x, s]) => {
       const count = scaleShape.reduce((n, size) => n * size, 1);
       const data = Array.from({ length: count }, () => zero);
@@ -59,13 +67,10 @@ function pair(name: string, how: Quantizing): GradientCase {
     },
     reference([x, s]) {
       const [values, scales] = [x as Float64Array, s as Float64Array];
-      const scaleAt = (i: number): number => scales[scaleIndex(how, i)] ?? 1;
-      const clip = (v: number): number => Math.min(Math.max(v, low - zero), high - zero);
-      rounding ??= values.map((value, i) => {
-        const v = clip(value / scaleAt(i));
-        return round(v) - v;
+      return values.map((value, i) => {
+        const scale = scales[scaleIndex(how, i)] ?? 1;
+        return scale * (clip(value / scale) + (rounding[i] ?? 0));
       });
-      return values.map((value, i) => scaleAt(i) * (clip(value / scaleAt(i)) + (rounding?.[i] ?? 0)));
     },
   };
 }
