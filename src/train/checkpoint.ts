@@ -22,6 +22,8 @@ export interface Checkpoint {
   readonly step: number;
   /** Sum of the losses of the running epoch's steps. */
   readonly lossSum: number;
+  /** Loss of the last step that had one. */
+  readonly lastLoss: number;
   readonly epochs: readonly EpochRecord[];
   /** Seconds spent in the running epoch so far, and in all steps. */
   readonly epochSeconds: number;
@@ -40,7 +42,7 @@ export interface CheckpointStore {
   write(checkpoint: Checkpoint): Promise<void>;
 }
 
-const MAGIC = "pare-checkpoint-1\n";
+const MAGIC = "pare-checkpoint-2\n";
 const MAX_HEADER_BYTES = 64 * 2 ** 20; // names and shapes of a million tensors
 
 interface Entry {

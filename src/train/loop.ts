@@ -2,6 +2,7 @@
 import type { Dataset } from "../data/dataset.ts";
 import type { Model } from "../ir/model.ts";
 import type { OpenSession } from "./evaluator.ts";
+import { reestimateBatchNorm } from "./reestimate.ts";
 import { checkTrainOptions, type TrainOptions, type TrainResult } from "./train-options.ts";
 import { TrainingRun } from "./training-run.ts";
 
@@ -23,7 +24,10 @@ export async function trainModel(
   const run = await TrainingRun.open(model, dataset, options, open);
   try {
     await run.train();
-    return await run.finish(model);
+    const result = await run.finish(model);
+    if (options.reestimate)
+      await reestimateBatchNorm(model, dataset, { ...options, batches: options.reestimate }, open);
+    return result;
   } finally {
     await run.close();
   }

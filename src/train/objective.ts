@@ -6,6 +6,7 @@ import type { Model } from "../ir/model.ts";
 import { add, scale } from "../ops/gradients/words.ts";
 import type { LossSite, Target } from "./losses/loss.ts";
 import { type CheckedTerm, checkTerm, type LossName, type LossTerm } from "./losses/table.ts";
+import { widened } from "./precision.ts";
 import { scoresOf } from "./scores.ts";
 import { graftTeacher, noSuchValue, type TeacherValues } from "./teacher-graph.ts";
 
@@ -92,7 +93,7 @@ export function addObjective(
   const studentOf = ({ student, loss }: CheckedTerm): Value => {
     if (student === undefined) return loss.reads === "scores" ? scores : prediction;
     const value = byName.get(student);
-    if (value) return value;
+    if (value) return widened(s.b, value);
     throw noSuchValue(student, byName.keys(), "The model");
   };
   const students = terms.map(studentOf);

@@ -18,9 +18,10 @@ import { addObjective, type LabelKind, type Objective, type ObjectiveOptions } f
 import type { Optimizer, OptimizerOptions } from "./optimizers/optimizer.ts";
 import { makeOptimizer } from "./optimizers/table.ts";
 import { trainableParameters } from "./parameters.ts";
+import { halveProducts } from "./precision.ts";
 import { removeUnused } from "./remove-unused.ts";
 import { StepState } from "./step-state.ts";
-import { addUpdates, type UpdateOptions, type UpdatePorts } from "./step-update.ts";
+import { addUpdates, lossScaleState, type UpdateOptions, type UpdatePorts } from "./step-update.ts";
 
 export interface StepOptions extends ObjectiveOptions, OptimizerOptions, UpdateOptions {
   /** Samples per run: every shape in the graph is fixed to it. */
@@ -34,6 +35,11 @@ export interface StepOptions extends ObjectiveOptions, OptimizerOptions, UpdateO
   readonly batchNorm?: "batch" | "frozen" | undefined;
   /** Share of the old running statistics that is kept at each step; default 0.9. */
   readonly statisticsMomentum?: number | undefined;
+  /**
+   * "mixed": products in float16, the loss scaled so that small gradients survive, steps with an overflow skipped, weights in
+   * float32. The CPU provider has few float16 kernels and converts around each: it pays on others. Default "float32".
+   */
+  readonly precision?: "float32" | "mixed" | undefined;
   /** True: Dropout drops, by the numbers fed as `noise`; false: it passes everything. Default true. */
   readonly dropout?: boolean | undefined;
   /**
@@ -101,6 +107,8 @@ export function buildStepGraph(model: Model, options: StepOptions): StepGraph {
       ...(problems[0] ? { found: problems[0].message } : {}),
     });
   const noise = options.dropout === false ? undefined : feedDropout(graph, step.opset);
+  const lossScale = options.precision === "mixed" ? lossScaleState(state) : undefined;
+  if (lossScale) halveProducts(step);
 
   const b = new Builder(graph, { prefix: "train/" });
   const learned: Value[] = [];
@@ -121,17 +129,30 @@ export function buildStepGraph(model: Model, options: StepOptions): StepGraph {
   inferShapes(step);
 
   const all = [...parameters, ...learned];
-  if (options.block) useBlocks(step, options.block);
-  const gradients = addGradients(step, loss, all, undefined, blockedGrad);
+  const block = lossScale ? undefined : options.block; // the blocked layout holds float32 alone
+  if (block) useBlocks(step, block);
+  const gradients = addGradients(step, loss, all, lossScale?.value, blockedGrad);
   const optimizer = makeOptimizer(options);
   const scalars = Object.fromEntries(optimizer.scalars.map((name) => [name, b.input(name, "float32", [])]));
-  const lossScale = undefined;
   const updates = addUpdates(site, { state, optimizer, scalars, parameters: all, gradients, lossScale, options });
   moveStatistics(site, statistics, options.statisticsMomentum ?? 0.9, (input, next) => state.link(input, next));
   lowerBlocks(step);
   removeUnused(graph, graph.nodes);
   state.dropUnused();
-  return describe(step, { objective, inputs, noise, optimizer, scalars, state, statistics, updates, learned, options });
+  const skipped = lossScale?.skipped.name;
+  return describe(step, {
+    skipped,
+    objective,
+    inputs,
+    noise,
+    optimizer,
+    scalars,
+    state,
+    statistics,
+    updates,
+    learned,
+    options,
+  });
 }
 
 /** The initializers to train. */
@@ -155,6 +176,7 @@ function parametersOf(model: Model, names: readonly string[] | undefined): Value
 function describe(
   model: Model,
   parts: {
+    skipped: string | undefined;
     objective: Objective;
     inputs: readonly Value[];
     noise: NoisePort | undefined;
@@ -186,7 +208,7 @@ function describe(
     classes: objective.classes,
     weights: [...trained, ...running].map((value) => value.name),
     averages: updates.averages,
-    skipped: undefined,
+    skipped: parts.skipped,
     links: state.links,
     initialState: () => state.initial(),
     scalars({ step, learningRate, run = 0 }) {

@@ -3,16 +3,8 @@ import type { Value } from "../ir/graph.ts";
 import { Tensor } from "../ir/tensor.ts";
 import { add, div, mul, scalar, scale, type Site, sub } from "../ops/gradients/words.ts";
 import type { Optimizer } from "./optimizers/optimizer.ts";
+import type { Projection } from "./projections.ts";
 import type { StepState } from "./step-state.ts";
-
-/** A weight brought back to where it must be after every step: graph nodes from a weight to the nearest allowed one. */
-export interface Projection {
-  /** For messages and for telling runs apart. */
-  readonly name: string;
-  /** True for the weights it applies to. */
-  matches(name: string): boolean;
-  project(s: Site, weight: Value): Value;
-}
 
 /** What a group of parameters has of its own. */
 export interface ParameterGroup {

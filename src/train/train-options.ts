@@ -153,6 +153,7 @@ export const RUN_KEYS: readonly (keyof TrainOptions)[] = [
   "batchNorm",
   "statisticsMomentum",
   "dropout",
+  "precision",
   "maskZeros",
   "augment",
   "patience",

@@ -12,6 +12,7 @@ import { learningRateAt } from "./schedule.ts";
 import { type StepFeeds, Stepper } from "./stepper.ts";
 import { DEFAULT_EPOCHS, type TrainOptions, type TrainResult } from "./train-options.ts";
 
+const MOST_OVERFLOWS = 40; // halvings after which no scale of the loss is left that could help
 const YIELD_SECONDS = 0.05; // an engine in the calling thread lets timers and signals in this often
 
 export class TrainingRun {
@@ -24,7 +25,8 @@ export class TrainingRun {
   readonly #steps: number;
   #step = 0;
   #lossSum = 0;
-  #lastLoss = Number.NaN;
+  #lastLoss = 0;
+  #overflows = 0;
   #epochSeconds = 0;
   #stepSeconds = 0;
   #epochs: EpochRecord[] = [];
@@ -135,14 +137,18 @@ export class TrainingRun {
 
   /** Takes the loss of a finished step in. */
   #count(loss: number): void {
-    if (!Number.isFinite(loss))
+    const finite = Number.isFinite(loss);
+    this.#overflows = finite ? 0 : this.#overflows + 1;
+    // Half precision may overflow now and then: such a step is skipped, and the loss counts as the one before.
+    const bearable = this.#stepper.graph.skipped !== undefined && this.#overflows < MOST_OVERFLOWS;
+    if (!finite && !bearable)
       throw new PareError("unsupported", "Training diverged: the loss is not a number", {
         where: `step ${this.#step + 1}`,
         found: String(loss),
         help: "Lower the learning rate, add a warm-up, or scale the samples in the data's name (scale=255)",
       });
-    this.#lossSum += loss;
-    this.#lastLoss = loss;
+    if (finite) this.#lastLoss = loss;
+    this.#lossSum += this.#lastLoss;
     this.#step++;
   }
 
@@ -195,6 +201,7 @@ export class TrainingRun {
       run: this.#stepper.key,
       step: this.#step,
       lossSum: this.#lossSum,
+      lastLoss: this.#lastLoss,
       epochs: this.#epochs,
       epochSeconds: this.#epochSeconds,
       stepSeconds: this.#stepSeconds,
@@ -218,6 +225,7 @@ export class TrainingRun {
     await this.#stepper.resident.write(asFeeds(checkpoint.state));
     this.#step = checkpoint.step;
     this.#lossSum = checkpoint.lossSum;
+    this.#lastLoss = checkpoint.lastLoss;
     this.#epochs = [...checkpoint.epochs];
     this.#epochSeconds = checkpoint.epochSeconds;
     this.#stepSeconds = checkpoint.stepSeconds;
