@@ -32,7 +32,16 @@ export function parseStep(text: string, techniques: TechniqueTable): Step {
 
 /** A step from a technique and raw options: texts become numbers, booleans and lists as the schema asks. */
 export function makeStep(technique: Technique, raw: Readonly<Record<string, unknown>>): Step {
-  const shape = technique.options.shape as Record<string, z.ZodType>;
+  return { technique, options: checkOptions(technique.name, technique.options, raw) };
+}
+
+/** The options of a verb by its schema: texts become numbers, booleans and lists. Throws `bad-option` naming what is wrong. */
+export function checkOptions(
+  verb: string,
+  schema: z.ZodObject,
+  raw: Readonly<Record<string, unknown>>,
+): Readonly<Record<string, unknown>> {
+  const shape = schema.shape as Record<string, z.ZodType>;
   const known = Object.keys(shape);
   const options: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(raw)) {
@@ -40,24 +49,29 @@ export function makeStep(technique: Technique, raw: Readonly<Record<string, unkn
     if (!field) {
       const near = nearest(key, known);
       throw new PareError("bad-option", `Unknown option '${key}'`, {
-        where: technique.name,
+        where: verb,
         expected: `one of ${known.join(", ") || "no options"}`,
-        help: near ? `Did you mean '${near}'?` : `'pare ${technique.name} --help' lists the options`,
+        help: near ? `Did you mean '${near}'?` : `'pare ${verb} --help' lists the options`,
       });
     }
-    options[key] = typeof value === "string" ? fromText(value, field) : value;
+    options[key] = typeof value === "string" ? fromText(value, field) : listFromTexts(value, field);
   }
-  const checked = technique.options.safeParse(options);
-  if (!checked.success) {
-    const issue = checked.error.issues[0];
-    const key = issue?.path.join(".") ?? "";
-    throw new PareError("bad-option", issue?.message ?? "Invalid option", {
-      where: key ? `${technique.name} option '${key}'` : technique.name,
-      ...(key && key in options ? { found: JSON.stringify(options[key]) } : {}),
-      help: `'pare ${technique.name} --help' lists the options`,
-    });
-  }
-  return { technique, options: checked.data as Readonly<Record<string, unknown>> };
+  const checked = schema.safeParse(options);
+  if (checked.success) return checked.data as Readonly<Record<string, unknown>>;
+  const issue = checked.error.issues[0];
+  const key = issue?.path.join(".") ?? "";
+  throw new PareError("bad-option", issue?.message ?? "Invalid option", {
+    where: key ? `${verb} option '${key}'` : verb,
+    ...(key && key in options ? { found: JSON.stringify(options[key]) } : {}),
+    help: `'pare ${verb} --help' lists the options`,
+  });
+}
+
+/** The items of a list that came as texts (a flag given several values) as what the list holds. */
+function listFromTexts(value: unknown, field: z.ZodType): unknown {
+  const inner = unwrapSchema(field);
+  if (!Array.isArray(value) || !(inner instanceof z.ZodArray)) return value;
+  return value.map((item) => (typeof item === "string" ? fromText(item, inner.element as z.ZodType) : item));
 }
 
 /** The technique of that name, or an error that names the nearest. */

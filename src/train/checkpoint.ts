@@ -23,7 +23,7 @@ export interface Checkpoint {
   /** Sum of the losses of the running epoch's steps. */
   readonly lossSum: number;
   /** Loss of the last step that had one. */
-  readonly lastLoss: number;
+  readonly lastLoss: number | undefined;
   readonly epochs: readonly EpochRecord[];
   /** Seconds spent in the running epoch so far, and in all steps. */
   readonly epochSeconds: number;

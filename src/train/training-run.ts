@@ -25,7 +25,8 @@ export class TrainingRun {
   readonly #steps: number;
   #step = 0;
   #lossSum = 0;
-  #lastLoss = 0;
+  /** Loss of the last step that had a finite one. */
+  #lastLoss: number | undefined;
   #overflows = 0;
   #epochSeconds = 0;
   #stepSeconds = 0;
@@ -148,7 +149,7 @@ export class TrainingRun {
         help: "Lower the learning rate, add a warm-up, or scale the samples in the data's name (scale=255)",
       });
     if (finite) this.#lastLoss = loss;
-    this.#lossSum += this.#lastLoss;
+    this.#lossSum += this.#lastLoss ?? 0;
     this.#step++;
   }
 
@@ -161,7 +162,7 @@ export class TrainingRun {
       done,
       total: this.#steps,
       secondsLeft: pace * (this.#steps - done),
-      loss: this.#lastLoss,
+      loss: this.#lastLoss ?? Number.NaN,
     });
   }
 

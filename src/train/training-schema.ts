@@ -80,7 +80,7 @@ const schema = z.strictObject({
     .min(0)
     .default(0)
     .describe("batches over which BatchNorm's statistics are measured anew at the end"),
-  dropout: z.boolean().default(true).describe("Dropout drops during training"),
+  dropoutActive: z.boolean().default(true).describe("Dropout drops during training"),
   flip: z.boolean().default(false).describe("mirror images at random"),
   crop: z.int().min(0).default(0).describe("pad images by so many pixels and crop them at random"),
   cutout: z.int().min(0).default(0).describe("side in pixels of a square that is erased from each image"),
@@ -123,7 +123,16 @@ export function trainOptionsOf(
   note: (text: string) => void,
 ): TrainOptions {
   const chosen = schema.parse(choices);
-  const { group: _group, project: _project, terms: _terms, freeze, teacherShare, temperature, ...rest } = chosen;
+  const {
+    group: _group,
+    project: _project,
+    terms: _terms,
+    freeze,
+    teacherShare,
+    temperature,
+    dropoutActive,
+    ...rest
+  } = chosen;
   const { flip, crop, cutout, fill, noise, mixup, cutmix, layout, ...training } = rest;
   const matcher = (patterns: readonly string[]): ((name: string) => boolean) => {
     const keep = matchKeep(patterns, model);
@@ -142,6 +151,7 @@ export function trainOptionsOf(
   const fills = fill.length === 1 ? fill[0] : fill;
   return {
     ...training,
+    dropout: dropoutActive,
     warmup: chosen.warmup ?? (chosen.schedule === "one-cycle" ? undefined : 0.1),
     frozen: freeze.length > 0 ? matcher(freeze) : undefined,
     // Of several groups that name a weight the last one counts.

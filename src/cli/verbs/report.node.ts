@@ -6,6 +6,7 @@ import { frontSvg } from "../../report/front-svg.ts";
 import { htmlReport } from "../../report/html.ts";
 import { markdownReport } from "../../report/markdown.ts";
 import { type Results, parseResults, resultsJson } from "../../report/results.ts";
+import { isTrainingResults, trainingPage, type TrainingResults } from "../../report/training-run.ts";
 import { checkOutput } from "../../techniques/compress-file.node.ts";
 import { writeWhole } from "../files.node.ts";
 import { addCommonOptions, addOutputOptions, commonOptions } from "../options.node.ts";
@@ -21,7 +22,7 @@ const WRITERS: Readonly<Record<string, (results: Results) => string>> = {
 export function addReport(program: Command): void {
   const verb = program
     .command("report <results>")
-    .summary("one self-contained page from results.json")
+    .summary("one self-contained page from results.json, or from the JSON of a training run")
     .description("Writes .html (interactive, self-contained), .svg (the front), .md or .json, by the output's ending.");
   addOutputOptions(verb, "report.html, front.svg, report.md or results.json");
   addCommonOptions(verb).action((path: string, parsed: Record<string, unknown>) =>
@@ -31,10 +32,22 @@ export function addReport(program: Command): void {
       const text = await readFile(path, "utf8").catch((error: unknown) => {
         throw new PareError("missing-file", "Cannot read the results", { where: path, found: messageOf(error) });
       });
-      await writeReport(parseResults(text, path), output);
+      const training = trainingOf(text);
+      if (training && /\.html$/i.test(output)) await writeWhole(output, trainingPage(training));
+      else await writeReport(parseResults(text, path), output);
       return { json: { output }, text: `Wrote ${output}` };
     }),
   );
+}
+
+/** What `pare train --json` printed, if that is what the text is. */
+function trainingOf(text: string): TrainingResults | undefined {
+  try {
+    const document: unknown = JSON.parse(text);
+    return isTrainingResults(document) ? document : undefined;
+  } catch {
+    return undefined; // the reader of results says what is wrong
+  }
 }
 
 /** Writes results in the form that the path's ending asks for, whole or not at all. */
