@@ -46,7 +46,7 @@ function storedBehind(value: Value | undefined): Value | undefined {
 }
 
 /**
- * Masks of weights that pruning has thinned: 1 where a weight is not zero, for every named matrix or kernel of which at
+ * Masks (bool) of weights that pruning has thinned: true where a weight is not zero, for every named matrix or kernel of which at
  * least `threshold` (default 0.05) is exactly zero.
  */
 export async function zeroMasks(
@@ -59,7 +59,7 @@ export async function zeroMasks(
     const tensor = model.graph.initializers.get(name)?.tensor;
     if (!tensor || tensor.dtype !== "float32" || tensor.shape.length < 2) continue;
     const data = (await tensor.data()) as Float32Array;
-    const mask = new Float32Array(data.length);
+    const mask = new Uint8Array(data.length);
     let kept = 0;
     for (let i = 0; i < data.length; i++)
       if (data[i] !== 0) {
@@ -67,7 +67,7 @@ export async function zeroMasks(
         kept++;
       }
     if (data.length - kept >= threshold * data.length && kept < data.length)
-      masks.set(name, Tensor.of("float32", tensor.shape, mask));
+      masks.set(name, Tensor.of("bool", tensor.shape, mask));
   }
   return masks;
 }

@@ -37,7 +37,8 @@ export interface StepOptions extends ObjectiveOptions, OptimizerOptions, UpdateO
   readonly statisticsMomentum?: number | undefined;
   /**
    * "mixed": products in float16, the loss scaled so that small gradients survive, steps with an overflow skipped, weights in
-   * float32. The CPU provider has few float16 kernels and converts around each: it pays on others. Default "float32".
+   * float32. The CPU provider has hardly any float16 kernels: the engine computes in float32 there and drops the casts, so
+   * that nothing is gained. Default "float32".
    */
   readonly precision?: "float32" | "mixed" | undefined;
   /** True: Dropout drops, by the numbers fed as `noise`; false: it passes everything. Default true. */
@@ -108,7 +109,10 @@ export function buildStepGraph(model: Model, options: StepOptions): StepGraph {
     });
   const noise = options.dropout === false ? undefined : feedDropout(graph, step.opset);
   const lossScale = options.precision === "mixed" ? lossScaleState(state) : undefined;
-  if (lossScale) halveProducts(step);
+  if (lossScale) {
+    inferShapes(step); // what Dropout became has no types yet
+    halveProducts(step);
+  }
 
   const b = new Builder(graph, { prefix: "train/" });
   const learned: Value[] = [];

@@ -27,7 +27,7 @@ export interface UpdateOptions {
   readonly accumulate?: number | undefined;
   /** Keeps an exponential moving average of the weights, of this share of the old one per step (0.999). */
   readonly averaging?: number | undefined;
-  /** Weights that stay zero where their mask is zero, by name: the mask multiplies the weight after every step. */
+  /** Weights that stay zero where their mask (bool) is false, by name: they are set to it after every step. */
   readonly masks?: ReadonlyMap<string, Tensor> | undefined;
   /** Applied after the optimizer, in order, then the mask. */
   readonly projections?: readonly Projection[] | undefined;
@@ -119,8 +119,8 @@ export function addUpdates(
         next = projection.project(s, next);
       }
     const mask = options.masks?.get(weight.name);
-    // w ← w·mask keeps pruned weights at zero exactly
-    if (mask) next = mul(s, next, b.constant("mask", mask));
+    // w ← mask ? w : 0 keeps pruned weights at (positive) zero exactly, whatever the step was
+    if (mask) next = b.op("Where", [b.constant("mask", mask), next, scalar(s, "float32", 0)]);
     if (averageKeep) {
       const average = state.add(`${weight.name}/average`, shape, state.first(weight));
       averages.set(weight.name, average.name);

@@ -20,7 +20,7 @@ const schema = z.strictObject({
     .enum(["float32", "mixed"])
     .default("float32")
     .describe(
-      "mixed: products in float16 with a loss scale that adapts, weights in float32 (slower on the cpu provider)",
+      "mixed: products in float16 with a loss scale that adapts, weights in float32 (gains nothing on the cpu provider, which computes in float32 anyway)",
     ),
   learningRate: z
     .number()
