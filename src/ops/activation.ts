@@ -2,16 +2,23 @@
 import type { Axes, Infer, OpSpec } from "./spec.ts";
 import { SAME_AXES, broadcastAxes } from "./axes.ts";
 import {
+  celuGrad,
   eluGrad,
   geluGrad,
   hardSigmoidGrad,
   hardSwishGrad,
   leakyReluGrad,
+  mishGrad,
+  preluGrad,
   reluGrad,
+  seluGrad,
+  shrinkGrad,
   sigmoidGrad,
   softplusGrad,
   softsignGrad,
+  swishGrad,
   tanhGrad,
+  thresholdedReluGrad,
 } from "./gradients/activation.ts";
 import { logSoftmaxGrad, softmaxGrad } from "./gradients/softmax.ts";
 import { differentiable, type OpTable, normalizeAxis, perOutput, sameAsInput, shapeOf } from "./helpers.ts";
@@ -58,7 +65,7 @@ const prelu: OpSpec = {
     const long = shape.flatMap((size, axis) => (size !== 1 ? [axis] : []));
     return [{ input: 1, role: "scale", channelAxis: long.length === 1 ? long[0] : undefined }];
   },
-  grad: "none",
+  grad: preluGrad,
   traits: { elementwise: true },
 };
 
@@ -67,9 +74,9 @@ export const activation: OpTable = {
   LeakyRelu: { ...activationOf(6, 2, true), grad: leakyReluGrad },
   PRelu: prelu,
   Elu: { ...activationOf(6, 3), grad: eluGrad },
-  Selu: activationOf(6, 4),
-  Celu: activationOf(12, 4),
-  ThresholdedRelu: activationOf(10, 1),
+  Selu: { ...activationOf(6, 4), grad: seluGrad },
+  Celu: { ...activationOf(12, 4), grad: celuGrad },
+  ThresholdedRelu: { ...activationOf(10, 1), grad: thresholdedReluGrad },
   Sigmoid: { ...activationOf(6, 3, true), grad: sigmoidGrad },
   HardSigmoid: { ...activationOf(6, 4), grad: hardSigmoidGrad },
   HardSwish: { ...activationOf(14, 5), grad: hardSwishGrad },
@@ -77,9 +84,9 @@ export const activation: OpTable = {
   Softplus: { ...activationOf(1, 3), grad: softplusGrad },
   Softsign: { ...activationOf(1, 3), grad: softsignGrad },
   Gelu: { ...activationOf(20, 5), grad: geluGrad },
-  Mish: activationOf(18, 5),
-  Swish: activationOf(24, 4),
-  Shrink: activationOf(9, 2),
+  Mish: { ...activationOf(18, 5), grad: mishGrad },
+  Swish: { ...activationOf(24, 4), grad: swishGrad },
+  Shrink: { ...activationOf(9, 2), grad: shrinkGrad },
   // Before opset 13 the input is flattened to two dimensions at `axis`; from 13 on it is the one axis.
   Softmax: differentiable([softmax(1, false), softmax(13, true)], softmaxGrad),
   LogSoftmax: differentiable([softmax(1, false), softmax(13, false)], logSoftmaxGrad),

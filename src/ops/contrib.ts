@@ -1,5 +1,6 @@
 /** Activations that ONNX Runtime fuses (com.microsoft) and custom quantizers of other toolkits. */
 import { SAME_AXES, broadcastAxes } from "./axes.ts";
+import { biasGeluGrad, fastGeluGrad, geluGrad, quickGeluGrad } from "./gradients/activation.ts";
 import { type OpTable, perOutput, sameAsInput } from "./helpers.ts";
 import type { OpSpec } from "./spec.ts";
 
@@ -24,10 +25,10 @@ const biased: OpSpec = {
 const fakeQuantize: OpSpec = { ...activation, cost: perOutput(4) };
 
 export const contrib: OpTable = {
-  "com.microsoft::Gelu": activation,
-  "com.microsoft::QuickGelu": activation,
-  "com.microsoft::FastGelu": biased,
-  "com.microsoft::BiasGelu": biased,
+  "com.microsoft::Gelu": { ...activation, grad: geluGrad },
+  "com.microsoft::QuickGelu": { ...activation, grad: quickGeluGrad },
+  "com.microsoft::FastGelu": { ...biased, grad: fastGeluGrad },
+  "com.microsoft::BiasGelu": { ...biased, grad: biasGeluGrad },
   "onnx.brevitas::Quant": fakeQuantize,
   "qonnx.custom_op.general::Quant": fakeQuantize,
   "qonnx.custom_op.general::BipolarQuant": { ...fakeQuantize, cost: perOutput(2) },

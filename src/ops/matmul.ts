@@ -1,6 +1,8 @@
 /** Matrix products: MatMul, Gemm, Einsum and their fused forms. */
 import type { Dim } from "../base/shape.ts";
 import type { Node } from "../ir/graph.ts";
+import { equationOf } from "./equation.ts";
+import { einsumGrad } from "./gradients/einsum.ts";
 import { fusedGemmGrad, fusedMatMulGrad } from "./gradients/fused.ts";
 import { gemmGrad, matMulGrad } from "./gradients/matmul.ts";
 import { type OpTable, type Shape, broadcastShapes, count, dtypeOf, isStored, mismatch, shapeOf } from "./helpers.ts";
@@ -130,42 +132,6 @@ const gemm: OpSpec = {
   traits: { linear: "gemm", quantizable: true },
 };
 
-/** Axes of an ellipsis are named by digits, 0 being the last: "...ij" of rank 4 is "10ij". */
-interface Equation {
-  readonly operands: readonly (readonly string[])[];
-  readonly output: readonly string[];
-}
-
-/** The letters of each operand and of the output; undefined if an ellipsis meets an operand of unknown rank. */
-function equationOf(node: Node, ranks: readonly (number | undefined)[]): Equation | undefined {
-  const [left = "", right] = (node.string("equation") ?? "").replaceAll(/\s/g, "").split("->");
-  let widest = 0;
-  const operands: string[][] = [];
-  for (const [i, text] of left.split(",").entries()) {
-    const rank = ranks[i];
-    const letters = [...text.replace("...", "")];
-    if (!text.includes("...")) operands.push(letters);
-    else if (rank === undefined) return undefined;
-    else {
-      const extra = Math.max(0, rank - letters.length);
-      widest = Math.max(widest, extra);
-      operands.push([...text.slice(0, text.indexOf("...")), ...digits(extra), ...text.slice(text.indexOf("...") + 3)]);
-    }
-  }
-  if (right !== undefined)
-    return {
-      operands,
-      output: [...right.split("...").join("…")].flatMap((letter) => (letter === "…" ? digits(widest) : [letter])),
-    };
-  const letters = operands.flat().filter((letter) => !/\d/.test(letter));
-  const once = [...new Set(letters)].filter((letter) => letters.indexOf(letter) === letters.lastIndexOf(letter));
-  return { operands, output: [...digits(widest), ...once.sort()] };
-}
-
-function digits(n: number): string[] {
-  return Array.from({ length: n }, (_, i) => String(n - 1 - i));
-}
-
 const einsumInfer: Infer = (context) => {
   const dtype = dtypeOf(context, 0);
   const shapes = context.node.inputs.map((_, i) => shapeOf(context, i));
@@ -215,7 +181,7 @@ const einsum: OpSpec = {
   },
   weights: (node) =>
     node.inputs.flatMap((_, input): Weight[] => (isStored(node, input) ? [{ input, role: "kernel" }] : [])),
-  grad: "none",
+  grad: einsumGrad,
 };
 
 /** MatMul with optional transposes of the last two axes (com.microsoft). */

@@ -1,9 +1,28 @@
 /** Pooling over windows and over whole feature maps. */
 import type { Dim } from "../base/shape.ts";
 import { slideSize, windowOf } from "./conv.ts";
-import { averagePoolGrad, globalAveragePoolGrad, globalMaxPoolGrad, maxPoolGrad } from "./gradients/pooling.ts";
-import { type OpTable, type Shape, count, dtypeOf, perInput, shapeOf } from "./helpers.ts";
+import {
+  averagePoolGrad,
+  globalAveragePoolGrad,
+  globalLpPoolGrad,
+  globalMaxPoolGrad,
+  lpPoolGrad,
+  maxPoolGrad,
+  maxUnpoolGrad,
+} from "./gradients/pooling.ts";
+import {
+  FREE,
+  type OpTable,
+  type Shape,
+  contentsOf,
+  count,
+  dtypeOf,
+  perInput,
+  shapeOf,
+  unknownShape,
+} from "./helpers.ts";
 import type { Infer, InferContext, OpSpec, Traits } from "./spec.ts";
+import { add, multiply, subtract } from "./symbolic.ts";
 
 function poolShape(context: InferContext): Shape | undefined {
   const x = shapeOf(context, 0);
@@ -38,6 +57,29 @@ const maxInfer: Infer = (context) => {
   ];
 };
 
+/** x, the positions that MaxPool gave, and perhaps the shape of the output: (x − 1)·stride + kernel − pads where it is absent. */
+const unpoolInfer: Infer = (context) => {
+  const x = shapeOf(context, 0);
+  const kernel = context.node.ints("kernel_shape");
+  const given = contentsOf(context, 2);
+  if (context.node.inputs[2]) return [{ dtype: dtypeOf(context, 0), shape: given ?? unknownShape(x?.length ?? -1) }];
+  if (!x || !kernel) return [{ dtype: dtypeOf(context, 0), shape: undefined }];
+  const { strides, pads = [] } = windowOf(context.node, x.length - 2, kernel);
+  const sizes = kernel.map((k, axis): Dim => {
+    const whole = add(multiply(subtract(x[axis + 2] ?? null, 1), strides[axis] ?? 1), k);
+    return subtract(whole, (pads[axis] ?? 0) + (pads[axis + kernel.length] ?? 0));
+  });
+  return [{ dtype: dtypeOf(context, 0), shape: [x[0] ?? null, x[1] ?? null, ...sizes] }];
+};
+
+const maxUnpool: OpSpec = {
+  since: 9,
+  infer: unpoolInfer,
+  cost: FREE,
+  axes: "n c *s, n c *s, -> n c *z",
+  grad: maxUnpoolGrad,
+};
+
 function globalPool(traits: Traits): OpSpec {
   return {
     since: 1,
@@ -60,10 +102,11 @@ const quantizedPool: OpSpec = {
 export const pooling: OpTable = {
   MaxPool: { ...pool(1, { movement: true, quantizable: true }, maxInfer), grad: maxPoolGrad },
   AveragePool: { ...pool(7, { quantizable: true }), grad: averagePoolGrad },
-  LpPool: pool(2, {}),
+  LpPool: { ...pool(2, {}), grad: lpPoolGrad },
+  MaxUnpool: maxUnpool,
   GlobalMaxPool: { ...globalPool({ movement: true }), grad: globalMaxPoolGrad },
   GlobalAveragePool: { ...globalPool({ quantizable: true }), grad: globalAveragePoolGrad },
-  GlobalLpPool: globalPool({}),
+  GlobalLpPool: { ...globalPool({}), grad: globalLpPoolGrad },
   "com.microsoft::QLinearAveragePool": {
     ...quantizedPool,
     infer: (context) => [

@@ -2,9 +2,14 @@
 import { type Dim, isConcrete } from "../base/shape.ts";
 import { topKGrad } from "./gradients/indexing.ts";
 import {
+  cumSumGrad,
   reduceExtremumGrad,
+  reduceL1Grad,
   reduceL2Grad,
+  reduceLogSumExpGrad,
+  reduceLogSumGrad,
   reduceMeanGrad,
+  reduceProdGrad,
   reduceSumGrad,
   reduceSumSquareGrad,
 } from "./gradients/reduction.ts";
@@ -136,15 +141,15 @@ export const reduction: OpTable = {
   ReduceMean: differentiable(reduceBoth(18, 1), reduceMeanGrad),
   ReduceMax: differentiable(reduceBoth(18, 1, maximum), reduceExtremumGrad),
   ReduceMin: differentiable(reduceBoth(18, 1, minimum), reduceExtremumGrad),
-  ReduceProd: reduceBoth(18, 1, multiply),
-  ReduceL1: reduceBoth(18, 2),
+  ReduceProd: differentiable(reduceBoth(18, 1, multiply), reduceProdGrad),
+  ReduceL1: differentiable(reduceBoth(18, 2), reduceL1Grad),
   ReduceL2: differentiable(reduceBoth(18, 2), reduceL2Grad),
   ReduceSumSquare: differentiable(reduceBoth(18, 2), reduceSumSquareGrad),
-  ReduceLogSum: reduceBoth(18, 1),
-  ReduceLogSumExp: reduceBoth(18, 2),
+  ReduceLogSum: differentiable(reduceBoth(18, 1), reduceLogSumGrad),
+  ReduceLogSumExp: differentiable(reduceBoth(18, 2), reduceLogSumExpGrad),
   ArgMax: arg,
   ArgMin: arg,
-  CumSum: cumulative,
+  CumSum: { ...cumulative, grad: cumSumGrad },
   CumProd: { ...cumulative, since: 26 },
   // k was an attribute before opset 10.
   TopK: differentiable([topK, { ...topK, since: 10 }], topKGrad),

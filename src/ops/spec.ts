@@ -115,8 +115,11 @@ export interface OpSpec {
   readonly cost: Cost;
   readonly axes: Axes;
   readonly weights?: Weights;
-  /** "lower": that of the lowered form; "branches": taken inside each branch of a condition. */
-  readonly grad: Grad | "none" | "lower" | "branches";
+  /**
+   * "lower": that of the lowered form; "branches": taken inside each branch of a condition; "zero": the outputs are locally
+   * constant (Sign, Floor), or numbers that the inputs' values do not decide (EyeLike), so that nothing flows back.
+   */
+  readonly grad: Grad | "none" | "lower" | "branches" | "zero";
   readonly lower?: Lower;
   readonly traits?: Traits;
 }

@@ -3,7 +3,7 @@ import { isFloat, isInteger } from "../base/dtype.ts";
 import type { Graph, Node, Value } from "../ir/graph.ts";
 import { specOf } from "../ops/registry.ts";
 
-/** A record's traits do not change with the opset. */
+/** A record's traits, and whether its gradient is zero, do not change with the opset. */
 const NEWEST = Number.MAX_SAFE_INTEGER;
 
 /**
@@ -26,7 +26,7 @@ function visit(graph: Graph, moving: Set<Value>): void {
       visit(subgraph, moving);
       reads ||= subgraph.outputs.some((output) => moving.has(output));
     }
-    if (!reads) continue;
+    if (!reads || specOf(node, NEWEST)?.grad === "zero") continue;
     for (const output of node.outputs) if (carries(node, output, moving)) moving.add(output);
   }
 }

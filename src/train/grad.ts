@@ -21,6 +21,9 @@ export interface GradOptions {
   readonly wrt: readonly string[];
 }
 
+/** The oldest opset with the operators that gradients are written in, such as comparisons of floats and products without bias. */
+const OLDEST_OPSET = 11;
+
 /** Name of the output that holds the gradient with respect to a value. */
 export function gradientName(name: string): string {
   return `${name}_grad`;
@@ -74,6 +77,11 @@ export function addGradients(
   own: (node: Node) => Grad | undefined = () => undefined,
 ): Map<Value, Value> {
   const { graph, opset } = model;
+  if (opset < OLDEST_OPSET)
+    throw new PareError("unsupported", `The gradient of a model needs opset ${OLDEST_OPSET}`, {
+      found: `opset ${opset}`,
+      help: "Convert the model to a newer opset",
+    });
   lowerPath(model, of, wrt);
   const first = graph.nodes.length;
   const b = new Builder(graph, { prefix: "grad/" });
@@ -124,6 +132,7 @@ function backward(scope: Scope, seeds: ReadonlyMap<Value, Value>, wrt: readonly 
     const captured = [...node.subgraphs()].length > 0 ? capturedValues(node).filter((value) => moving.has(value)) : [];
     if (!wants.includes(true) && captured.length === 0) continue;
     const kind = scope.own(node) ?? specOf(node, opset)?.grad;
+    if (kind === "zero") continue;
     if (kind === "branches") {
       const parts = branchGradients(node, b, opset, captured, gradients, (branch, ends, originals) => {
         const known = (value: Value | undefined) => contents(value && (originals.get(value) ?? value));

@@ -12,6 +12,9 @@ const TOLERANCE_64 = 1e-7;
 /** float16 has 11 bits: 5e-4 for each rounding, some of them one after the other. */
 const TOLERANCE_16 = 2e-2;
 
+/** Inputs without a gradient: class weights are constants; a power of a negative number is none of the exponent. */
+const UNWANTED: Readonly<Record<string, number>> = { SoftmaxCrossEntropyLoss: 2, NegativeLogLikelihoodLoss: 2, Pow: 1 };
+
 const differentiable = allCases().filter((each) => {
   const spec = specOf({ opType: each.op, domain: each.domain ?? "" }, each.opset);
   return (
@@ -25,7 +28,7 @@ describe("gradients of operator cases", () => {
   test.each(differentiable.map((each) => [`${nameOf(each)} (${each.opset}): ${each.note}`, each] as const))(
     "%s",
     async (_, opCase) => {
-      const report = await checkOperator(opCase);
+      const report = await checkOperator(opCase, { wanted: (input) => UNWANTED[opCase.op] !== input });
       expect(report.error).toBeLessThan(TOLERANCE);
       expect(report.error64 ?? 0).toBeLessThan(TOLERANCE_64);
       expect(report.error16 ?? 0).toBeLessThan(TOLERANCE_16);

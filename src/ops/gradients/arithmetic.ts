@@ -1,7 +1,8 @@
-/** Gradients of elementwise arithmetic: Add, Sub, Mul, Div, Neg, Pow, Sqrt, Abs, Exp, Log, Sum, Min, Max and Where. */
+/** Gradients of elementwise arithmetic: sums, products, powers, remainders, extrema and choices. */
+import { dtypeCode } from "../../base/dtype.ts";
 import type { Value } from "../../ir/graph.ts";
 import type { Grad, GradContext } from "../spec.ts";
-import { add, broadcasting, div, indicator, mul, neg, scalar, scale, sub, sumTo } from "./words.ts";
+import { add, broadcasting, div, indicator, mul, neg, scalar, scale, sub, sumTo, zerosLike } from "./words.ts";
 
 /** Input `index` of the node at hand, which the operator requires. */
 function input(c: GradContext, index: number): Value {
@@ -42,14 +43,17 @@ export const divGrad: Grad = broadcasting((c) => {
 // y = −x: ∂x = −g
 export const negGrad: Grad = (c) => [neg(c, flow(c))];
 
-// y = a^b: ∂a = g·b·a^(b−1), ∂b = g·y·ln a
+// y = a mod b = a − b·trunc(a/b) (of floats, with a's sign): ∂a = g, ∂b = −g·(a − y)/b
+export const modGrad: Grad = broadcasting((c) => {
+  const [a, b] = [input(c, 0), input(c, 1)];
+  const whole = (): Value => div(c, sub(c, c.node.outputs[0] as Value, a), b);
+  return [c.wants(0) ? flow(c) : undefined, c.wants(1) ? mul(c, flow(c), whole()) : undefined];
+});
+
+// y = a^b: ∂a = g·b·a^(b−1) (0 where b is 0), ∂b = g·y·ln a (0 where a is 0)
 export const powGrad: Grad = broadcasting((c) => {
   const [a, b] = [input(c, 0), input(c, 1)];
-  const y = c.node.outputs[0] as Value;
-  return [
-    c.wants(0) ? powBase(c, a, b) : undefined,
-    c.wants(1) ? mul(c, flow(c), mul(c, y, c.b.op("Log", [a]))) : undefined,
-  ];
+  return [c.wants(0) ? powBase(c, a, b) : undefined, c.wants(1) ? powExponent(c, a, b) : undefined];
 });
 
 function powBase(c: GradContext, a: Value, b: Value): Value {
@@ -57,11 +61,30 @@ function powBase(c: GradContext, a: Value, b: Value): Value {
   if (exponent === 2) return mul(c, flow(c), scale(c, a, 2));
   if (exponent === 0.5) return div(c, scale(c, flow(c), 0.5, a.dtype), c.node.outputs[0] as Value);
   if (exponent !== undefined) {
-    const power = c.b.op("Pow", [a, scalar(c, a.dtype, exponent - 1)]);
+    if (exponent === 1) return flow(c);
+    if (exponent === 0) return zerosLike(c, c.node.outputs[0] as Value);
+    const power = exponent === 3 ? mul(c, a, a) : c.b.op("Pow", [a, scalar(c, a.dtype, exponent - 1)]);
     return mul(c, flow(c), scale(c, power, exponent, a.dtype));
   }
-  const exact = b.dtype === a.dtype ? b : c.b.op("CastLike", [b, a]);
-  return mul(c, flow(c), mul(c, exact, c.b.op("Pow", [a, sub(c, exact, scalar(c, a.dtype, 1))])));
+  const exact = castLike(c, b, a);
+  const zero = scalar(c, a.dtype, 0);
+  const slope = mul(c, exact, c.b.op("Pow", [a, sub(c, exact, scalar(c, a.dtype, 1))]));
+  return c.b.op("Where", [c.b.op("Equal", [exact, zero]), zero, mul(c, flow(c), slope)]);
+}
+
+function powExponent(c: GradContext, a: Value, b: Value): Value {
+  const zero = scalar(c, a.dtype, 0);
+  const logarithm = c.b.op("Where", [c.b.op("Equal", [a, zero]), zero, c.b.op("Log", [a])]);
+  const gradient = mul(c, flow(c), mul(c, c.node.outputs[0] as Value, logarithm));
+  return castLike(c, gradient, b, a);
+}
+
+/** x in the dtype of `like`; `now` has x's own. */
+function castLike(c: GradContext, x: Value, like: Value, now: Value = x): Value {
+  if (now.dtype === like.dtype) return x;
+  return like.dtype
+    ? c.b.op("Cast", [x], { attributes: { to: dtypeCode(like.dtype) } })
+    : c.b.op("CastLike", [x, like]);
 }
 
 // y = √x: ∂x = g/(2y)
@@ -98,9 +121,10 @@ export const meanGrad: Grad = broadcasting((c) => {
 
 // y = max(x₁, …, xₙ) or min: ∂xᵢ = g·[xᵢ = y] / #{j : xⱼ = y}
 export const extremumGrad: Grad = broadcasting((c) => {
+  if (c.node.inputs.length === 1) return [flow(c)];
   const y = c.node.outputs[0] as Value;
   const dtype = input(c, 0).dtype;
-  const hits = c.node.inputs.map((x) => indicator(c, c.b.op("Equal", [x, y]), dtype));
+  const hits = c.node.inputs.map((x) => indicator(c, c.b.op("Equal", [x as Value, y]), dtype));
   const ties = hits.reduce((sum, hit) => add(c, sum, hit));
   const share = div(c, flow(c), ties);
   return hits.map((hit, index) => (c.wants(index) ? mul(c, share, hit) : undefined));

@@ -1,15 +1,34 @@
-/** Gradients of reductions: ReduceSum, ReduceMean, ReduceMax, ReduceMin, ReduceSumSquare, ReduceL2. */
+/** Gradients of reductions over axes; the axes may be known, or found while the graph runs. */
 import { PareError } from "../../base/error.ts";
 import type { Value } from "../../ir/graph.ts";
 import type { Grad, GradContext } from "../spec.ts";
-import { axisOf, div, expandLike, indicator, mul, rankOf, reduceSum, scale, unsqueeze } from "./words.ts";
+import {
+  axisOf,
+  div,
+  expandLike,
+  indicator,
+  mul,
+  needsOpset,
+  rankOf,
+  reduceSum,
+  scalar,
+  scale,
+  sizeOf,
+  sub,
+  unsqueeze,
+} from "./words.ts";
 
-/** The reduced axes, counted from the front and sorted. */
-function axesOf(c: GradContext): readonly number[] {
+/** The reduced axes: counted from the front and sorted, or a value that holds them while the graph runs. */
+type Axes = readonly number[] | Value;
+
+const isKnown = (axes: Axes): axes is readonly number[] => Array.isArray(axes);
+
+function axesOf(c: GradContext): Axes {
   const { node } = c;
-  const rank = rankOf(node, node.inputs[0]);
   const input = node.inputs[1];
-  const given = node.ints("axes") ?? (input ? constantInts(c, input) : undefined);
+  const given = node.ints("axes") ?? (input && (input.tensor?.peekNumbers() ?? c.contents(input)));
+  if (!given && input) return input;
+  const rank = rankOf(node, node.inputs[0]);
   if (given && given.length > 0) return given.map((axis) => axisOf(axis, rank)).sort((a, b) => a - b);
   if (node.int("noop_with_empty_axes", 0) !== 0) return [];
   return Array.from({ length: rank }, (_, axis) => axis);
@@ -25,52 +44,99 @@ export function constantInts(c: GradContext, value: Value): readonly number[] {
   });
 }
 
-/** A value of the reduced shape, with the reduced axes put back as size 1. */
-function keptDims(c: GradContext, value: Value, axes: readonly number[]): Value {
-  return c.node.int("keepdims", 1) === 0 ? unsqueeze(c, value, axes) : value;
+/** A value of the reduced shape, with the reduced axes put back as size 1 (or none at all where all were dropped at run time). */
+function keptDims(c: GradContext, value: Value, axes: Axes): Value {
+  if (c.node.int("keepdims", 1) !== 0) return value;
+  return isKnown(axes) ? unsqueeze(c, value, axes) : c.b.op("Unsqueeze", [value, axes]);
+}
+
+/** Σ over the same axes as the node's, with the axes kept. */
+function sumSame(c: GradContext, x: Value, axes: Axes): Value {
+  if (isKnown(axes)) return reduceSum(c, x, axes, true);
+  if (c.opset < 13) throw needsOpset(c, 13);
+  const attributes = { keepdims: 1, noop_with_empty_axes: c.node.int("noop_with_empty_axes", 0) };
+  return c.b.op("ReduceSum", [x, axes], { attributes });
 }
 
 /** The number of elements summed into each output: a constant, or a quotient of sizes found while the graph runs. */
-function perGroup(c: GradContext, gradient: Value, axes: readonly number[]): Value {
+function perGroup(c: GradContext, gradient: Value, axes: Axes): Value {
   const x = c.node.inputs[0] as Value;
-  const sizes = axes.map((axis) => x.shape?.[axis]);
+  const sizes = isKnown(axes) ? axes.map((axis) => x.shape?.[axis]) : [null];
   if (sizes.every((size) => typeof size === "number"))
     return scale(c, gradient, 1 / (sizes as number[]).reduce((n, size) => n * size, 1), x.dtype);
-  const to = x.dtype === "float64" ? 11 : 1;
-  const size = (value: Value): Value => c.b.op("Cast", [c.b.op("Size", [value])], { attributes: { to } });
-  return div(c, gradient, div(c, size(x), size(c.node.outputs[0] as Value)));
+  return div(c, gradient, div(c, sizeOf(c, x, x.dtype), sizeOf(c, c.node.outputs[0] as Value, x.dtype)));
 }
 
+const input = (c: GradContext): Value => c.node.inputs[0] as Value;
+const output = (c: GradContext): Value => c.node.outputs[0] as Value;
+const flow = (c: GradContext): Value => c.outputGrad(0) as Value;
+
 // y = Σ x: ∂x = g, repeated along the summed axes
-export const reduceSumGrad: Grad = (c) => [
-  expandLike(c, keptDims(c, c.outputGrad(0) as Value, axesOf(c)), c.node.inputs[0] as Value),
-];
+export const reduceSumGrad: Grad = (c) => [expandLike(c, keptDims(c, flow(c), axesOf(c)), input(c))];
 
 // y = (1/n)Σ x: ∂x = g/n, repeated
 export const reduceMeanGrad: Grad = (c) => {
   const axes = axesOf(c);
-  const share = perGroup(c, keptDims(c, c.outputGrad(0) as Value, axes), axes);
-  return [expandLike(c, share, c.node.inputs[0] as Value)];
+  return [expandLike(c, perGroup(c, keptDims(c, flow(c), axes), axes), input(c))];
 };
 
 // y = max x (or min): ∂x = g·[x = y]/#{x = y}
 export const reduceExtremumGrad: Grad = (c) => {
-  const x = c.node.inputs[0] as Value;
   const axes = axesOf(c);
-  const hit = indicator(c, c.b.op("Equal", [x, keptDims(c, c.node.outputs[0] as Value, axes)]), x.dtype);
-  const share = div(c, keptDims(c, c.outputGrad(0) as Value, axes), reduceSum(c, hit, axes, true));
-  return [mul(c, hit, share)];
+  const hit = indicator(c, c.b.op("Equal", [input(c), keptDims(c, output(c), axes)]), input(c).dtype);
+  return [mul(c, hit, div(c, keptDims(c, flow(c), axes), sumSame(c, hit, axes)))];
 };
+
+// y = Π x, p = the product of the elements that are not 0, n₀ = the number of zeros:
+// ∂xᵢ = g·p/xᵢ without zeros; with exactly one zero g·p for it, 0 for the others; 0 with more
+export const reduceProdGrad: Grad = (c) => {
+  const { dtype } = input(c);
+  const axes = axesOf(c);
+  const number = (value: number): Value => scalar(c, dtype, value);
+  const isZero = c.b.op("Equal", [input(c), number(0)]);
+  const safe = c.b.op("Where", [isZero, number(1), input(c)]);
+  const attributes = { keepdims: 1, noop_with_empty_axes: c.node.int("noop_with_empty_axes", 0) || undefined };
+  const own = c.node.ints("axes");
+  const product = c.b.op("ReduceProd", own ? [safe] : [safe, ...c.node.inputs.slice(1)], {
+    attributes: own ? { keepdims: 1, axes: own } : attributes,
+  });
+  const zeros = sumSame(c, indicator(c, isZero, dtype), axes);
+  const none = indicator(c, c.b.op("Equal", [zeros, number(0)]), dtype);
+  const single = indicator(c, c.b.op("Equal", [zeros, number(1)]), dtype);
+  const others = c.b.op("Where", [isZero, single, div(c, none, safe)]);
+  return [mul(c, mul(c, keptDims(c, flow(c), axes), product), others)];
+};
+
+// y = Σ|x|: ∂x = g·sign x
+export const reduceL1Grad: Grad = (c) => [mul(c, c.b.op("Sign", [input(c)]), keptDims(c, flow(c), axesOf(c)))];
 
 // y = Σ x²: ∂x = 2g·x
-export const reduceSumSquareGrad: Grad = (c) => {
-  const x = c.node.inputs[0] as Value;
-  return [mul(c, x, scale(c, keptDims(c, c.outputGrad(0) as Value, axesOf(c)), 2, x.dtype))];
+export const reduceSumSquareGrad: Grad = (c) => [
+  mul(c, input(c), scale(c, keptDims(c, flow(c), axesOf(c)), 2, input(c).dtype)),
+];
+
+// y = √Σ x²: ∂x = g·x/y, 0 where y is 0
+export const reduceL2Grad: Grad = (c) => {
+  const zero = scalar(c, input(c).dtype, 0);
+  const share = c.b.op("Where", [c.b.op("Greater", [output(c), zero]), div(c, flow(c), output(c)), zero]);
+  return [mul(c, input(c), keptDims(c, share, axesOf(c)))];
 };
 
-// y = √Σ x²: ∂x = g·x/y
-export const reduceL2Grad: Grad = (c) => {
+// y = ln Σ x: ∂x = g·e^(−y), repeated
+export const reduceLogSumGrad: Grad = (c) => {
+  const share = div(c, flow(c), c.b.op("Exp", [output(c)]));
+  return [expandLike(c, keptDims(c, share, axesOf(c)), input(c))];
+};
+
+// y = ln Σ eˣ: ∂x = g·e^(x − y)
+export const reduceLogSumExpGrad: Grad = (c) => {
   const axes = axesOf(c);
-  const share = div(c, c.outputGrad(0) as Value, c.node.outputs[0] as Value);
-  return [mul(c, c.node.inputs[0] as Value, keptDims(c, share, axes))];
+  const share = c.b.op("Exp", [sub(c, input(c), keptDims(c, output(c), axes))]);
+  return [mul(c, share, keptDims(c, flow(c), axes))];
+};
+
+// y = running sum of x: ∂x = running sum of g from the other end
+export const cumSumGrad: Grad = (c) => {
+  const attributes = { exclusive: c.node.int("exclusive", 0), reverse: 1 - c.node.int("reverse", 0) };
+  return [c.b.op("CumSum", [flow(c), c.node.inputs[1]], { attributes })];
 };

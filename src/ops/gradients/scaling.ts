@@ -1,21 +1,7 @@
 /** Gradients of LpNormalization and LRN: division by a norm along one axis, and by a power of the energy of nearby channels. */
 import type { Value } from "../../ir/graph.ts";
 import type { Grad, GradContext } from "../spec.ts";
-import {
-  add,
-  axisOf,
-  div,
-  ints,
-  mul,
-  needsOpset,
-  rankOf,
-  reduceSum,
-  reshapeLike,
-  scalar,
-  scale,
-  sub,
-  unsqueeze,
-} from "./words.ts";
+import { add, axisOf, div, ints, mul, rankOf, reduceSum, reshapeLike, scalar, scale, sub, unsqueeze } from "./words.ts";
 
 // N = (Σ|x|ᵖ)^(1/p), y = x/N (0 where N = 0): ∂x = (g − y·Σ g·y)/N for p = 2, (g − sign x·Σ g·y)/N for p = 1, 0 where N = 0
 export const lpNormalizationGrad: Grad = (c) => {
@@ -34,7 +20,6 @@ export const lpNormalizationGrad: Grad = (c) => {
 /** 1/v, and 0 where v is 0. */
 function reciprocalOrZero(c: GradContext, v: Value, like: Value): Value {
   const zero = scalar(c, like.dtype, 0);
-  if (c.opset < 9) throw needsOpset(c, 9);
   return c.b.op("Where", [c.b.op("Greater", [v, zero]), c.b.op("Reciprocal", [v]), zero]);
 }
 

@@ -74,14 +74,17 @@ export function scale(s: Site, x: Value, factor: number, dtype: DType | undefine
   return factor === 1 ? x : mul(s, x, scalar(s, dtype, factor));
 }
 
-/** A bool or integer as a number of a float dtype: 1 where a condition holds, else 0. */
-export function indicator(s: Site, condition: Value, dtype: DType | undefined): Value {
-  return s.b.op("Cast", [condition], { attributes: { to: dtypeCode(gradientType(dtype)) } });
+/** A value of any dtype in a float dtype. */
+export function toFloat(s: Site, x: Value, dtype: DType | undefined): Value {
+  return s.b.op("Cast", [x], { attributes: { to: dtypeCode(gradientType(dtype)) } });
 }
+
+/** 1 where the condition holds, else 0, in `dtype`. */
+export const indicator = (s: Site, condition: Value, dtype: DType | undefined): Value => toFloat(s, condition, dtype);
 
 /** The number of elements of a value as a float scalar, found while the graph runs. */
 export function sizeOf(s: Site, x: Value, dtype: DType | undefined): Value {
-  return indicator(s, s.b.op("Size", [x]), dtype);
+  return toFloat(s, s.b.op("Size", [x]), dtype);
 }
 
 const AXES_INPUT_SINCE: Readonly<Record<string, number>> = { ReduceSum: 13, Squeeze: 13, Unsqueeze: 13 };

@@ -17,6 +17,11 @@ const biased =
   };
 
 export const ACTIVATION_REFERENCES: Readonly<Record<string, Reference>> = {
+  Clip: (node, [x, low, high]) => {
+    const least = low?.data[0] ?? node.float("min", Number.NEGATIVE_INFINITY);
+    const most = high?.data[0] ?? node.float("max", Number.POSITIVE_INFINITY);
+    return [{ shape: (x as Nd).shape, data: (x as Nd).data.map((value) => clamp(value, least, most)) }];
+  },
   LeakyRelu: pointwise((x, node) => (x > 0 ? x : node.float("alpha", 0.01) * x)),
   Elu: pointwise((x, node) => (x > 0 ? x : node.float("alpha", 1) * Math.expm1(x))),
   Selu: pointwise((x, node) => {
