@@ -1,4 +1,5 @@
 /** Everything pare offers by name: one import line each. */
+import { distill } from "./techniques/distill/distill.ts";
 import { pruneWeights } from "./techniques/prune/prune-weights.ts";
 import { cast } from "./techniques/quantize/cast.ts";
 import { quantizeDynamic } from "./techniques/quantize/quantize-dynamic.ts";
@@ -8,11 +9,20 @@ import { simplify } from "./techniques/simplify/simplify.ts";
 import type { Technique } from "./techniques/technique.ts";
 import { finetune } from "./techniques/tune/finetune.ts";
 import { recover } from "./techniques/tune/recover.ts";
+import { reinitialise } from "./techniques/tune/reinitialise.ts";
 
 /** Techniques in the order of help pages. */
 export const TECHNIQUES: ReadonlyMap<string, Technique> = new Map(
-  [simplify, cast, quantizeWeights, quantizeDynamic, quantize, pruneWeights, recover, finetune].map((technique) => [
-    technique.name,
-    technique as unknown as Technique,
-  ]),
+  [
+    simplify,
+    cast,
+    quantizeWeights,
+    quantizeDynamic,
+    quantize,
+    pruneWeights,
+    recover,
+    finetune,
+    reinitialise,
+    distill,
+  ].map((technique) => [technique.name, technique as unknown as Technique]),
 );

@@ -38,6 +38,7 @@ export { openSession } from "./run/open-session.node.ts";
 export { TECHNIQUES } from "./catalog.ts";
 export { compressFile } from "./techniques/compress-file.node.ts";
 export { type CompressOptions, type CompressReport, compress } from "./techniques/pipeline.node.ts";
+export { distill } from "./techniques/distill/distill.ts";
 export { pruneWeights } from "./techniques/prune/prune-weights.ts";
 export { cast } from "./techniques/quantize/cast.ts";
 export { quantizeDynamic } from "./techniques/quantize/quantize-dynamic.ts";
@@ -47,6 +48,7 @@ export { simplify } from "./techniques/simplify/simplify.ts";
 export { defineTechnique } from "./techniques/technique.ts";
 export { finetune } from "./techniques/tune/finetune.ts";
 export { recover } from "./techniques/tune/recover.ts";
+export { reinitialise } from "./techniques/tune/reinitialise.ts";
 export { convertOpset } from "./transform/opset.ts";
 
 // Training, sweeps and reports

@@ -134,8 +134,8 @@ export async function trainOn(
 ): Promise<TrainResult> {
   const { data, seed, journal } = context;
   if (!data) throw new PareError("bad-option", `${setting.name} needs training data`, { help: "Name it with --data" });
-  const { epochs, holdOut, temperature, match, flip, crop, cutout, noise, mixup, cutmix, ...rest } = chosen;
-  if (rest.patience !== undefined && holdOut === 0)
+  const { epochs, holdOut, flip, crop, cutout, noise, mixup, cutmix } = chosen;
+  if (chosen.patience !== undefined && holdOut === 0)
     throw new PareError("bad-option", "Stopping early needs data to judge the epochs by", {
       where: `${setting.name} option 'patience'`,
       help: "Keep some of it for that: hold-out=0.1",
@@ -155,7 +155,7 @@ export async function trainOn(
     work,
     used,
     {
-      ...rest,
+      ...chosen,
       epochs: whole,
       seed,
       validation,
