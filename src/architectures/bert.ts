@@ -27,8 +27,8 @@ export const bertMini: Architecture = defineArchitecture({
       .enum(["sequence", "token"])
       .default("sequence")
       .describe("what is classified: the sequence, or every token"),
-    layers: count(4, "transformer blocks"),
-    width: count(256, "features per token"),
+    layers: count(4, "layers"),
+    width: count(256, "features per position"),
     heads: count(4, "attention heads; they divide the width"),
     dropout: dropoutRatio(0.1),
   }),

@@ -10,7 +10,7 @@ export const gptNano: Architecture = defineArchitecture({
   summary: "Decoder-only transformer for text: 4 layers of width 128; 818,000 parameters on 65 characters.",
   options: z.object({
     ...tokenOptions({ vocabulary: 65, sequence: 128 }),
-    layers: count(4, "transformer blocks"),
+    layers: count(4, "layers"),
     width: count(128, "features per position"),
     heads: count(4, "attention heads; they divide the width"),
     dropout: dropoutRatio(0),

@@ -29,8 +29,8 @@ export const kws: Architecture = defineArchitecture({
   options: z.object({
     input: inputShape([1, 49, 10]),
     classes: classCount(12),
-    width: count(64, "channels"),
-    blocks: count(4, "depthwise separable blocks"),
+    width: count(64, "channels of the first stage"),
+    blocks: count(4, "blocks"),
     dropout: dropoutRatio(0.2),
   }),
   build(options, seed) {

@@ -11,8 +11,8 @@ export const lstmLm: Architecture = defineArchitecture({
   summary: "LSTM language model for text: 2 layers of width 128.",
   options: z.object({
     ...tokenOptions({ vocabulary: 65, sequence: 64 }),
-    layers: count(2, "LSTM layers"),
-    width: count(128, "features per layer"),
+    layers: count(2, "layers"),
+    width: count(128, "features per position"),
     embedding: z.int().min(1).optional().describe("features per token (default: the width)"),
     dropout: dropoutRatio(0),
   }),

@@ -27,7 +27,7 @@ function smallResnet(blocks: number, parameters: string): Architecture {
       input: inputShape([3, 32, 32]),
       classes,
       width: count(16, "channels of the first stage"),
-      blocks: count(blocks, "residual blocks per stage; the depth is 6 x blocks + 2"),
+      blocks: count(blocks, "blocks per stage; the depth is 6 x blocks + 2"),
       zeroScale,
     }),
     build(options, seed) {

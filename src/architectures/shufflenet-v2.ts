@@ -20,12 +20,13 @@ const WIDTHS: ReadonlyMap<number, readonly [number, number]> = new Map([
 
 export const shufflenetV2: Architecture = defineArchitecture({
   name: "shufflenet-v2",
-  summary: "Split, filter and shuffle channels: 2.3 million parameters, 145 million MACs on 224x224 images.",
+  summary:
+    "Split, filter and shuffle channels: 2.3 million parameters, 145 million MACs; published widths are 0.5, 1, 1.5 and 2.",
   options: z.object({
     input: inputShape([3, 224, 224]),
     classes: classCount(1000),
-    width: multiplier("channels; published are 0.5, 1, 1.5 and 2"),
-    depth: multiplier("units per stage"),
+    width: multiplier("channels"),
+    depth: multiplier("blocks per stage"),
   }),
   build(options, seed) {
     const image = imageOf("shufflenet-v2", options.input);

@@ -31,7 +31,7 @@ export const squeezenet: Architecture = defineArchitecture({
     input: inputShape([3, 224, 224]),
     classes: classCount(1000),
     width: multiplier("channels"),
-    depth: multiplier("fire modules per stage"),
+    depth: multiplier("blocks per stage"),
     dropout: dropoutRatio(0.5),
     normalize: z
       .boolean()

@@ -24,7 +24,7 @@ export const vggSmall: Architecture = defineArchitecture({
     input: inputShape([3, 32, 32]),
     classes,
     width: multiplier("channels"),
-    depth: multiplier("convolutions per stage"),
+    depth: multiplier("blocks per stage"),
     dropout: dropoutRatio(0),
   }),
   build(options, seed) {
