@@ -1,30 +1,27 @@
-"""The training steps of bench/train-step.mjs in PyTorch: prints one JSON line per network with the median seconds of a step."""
+"""The training steps of bench/train-step.mjs in PyTorch: batch, steps, threads, network; prints seconds and peak memory."""
 import json
+import resource
 import statistics
 import sys
 import time
 
 import torch
-from torch import nn
 
-from torch_networks import NETWORKS
+from torch_networks import NETWORKS, loss_of, sample
 
-batch, steps = int(sys.argv[1]), int(sys.argv[2])
-
-
-names = sys.argv[4:]
-for name in names:
-    build, shape = NETWORKS[name]
-    torch.set_num_threads(int(sys.argv[3]))
-    torch.manual_seed(1)
-    model = build()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    x, y = torch.rand(batch, *shape), torch.arange(batch) % 10
-    seconds = []
-    for _ in range(steps + 3):
-        start = time.perf_counter()
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
-        optimizer.step()
-        seconds.append(time.perf_counter() - start)
-    print(json.dumps({"name": name, "median": statistics.median(seconds[3:]), "min": min(seconds[3:])}), flush=True)
+batch, steps, threads, name = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+torch.set_num_threads(threads)
+torch.manual_seed(1)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+model = NETWORKS[name][0]()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+x, y = sample(name, batch)
+seconds = []
+for _ in range(steps + 3):
+    start = time.perf_counter()
+    optimizer.zero_grad()
+    loss_of(model, x, y).backward()
+    optimizer.step()
+    seconds.append(time.perf_counter() - start)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps({"median": statistics.median(seconds[3:]), "min": min(seconds[3:]), "peakBytes": peak, "emptyBytes": before}))
