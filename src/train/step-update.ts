@@ -1,8 +1,9 @@
 /** The second half of a step graph: gradients become the next weights. Accumulation, clipping, optimizer, masks, averages. */
+import { elementCount } from "../base/shape.ts";
 import type { Value } from "../ir/graph.ts";
 import { Tensor } from "../ir/tensor.ts";
-import { add, div, mul, scalar, scale, type Site, sub } from "../ops/gradients/words.ts";
-import type { Optimizer } from "./optimizers/optimizer.ts";
+import { add, div, mul, reshape, scalar, scale, type Site, sub } from "../ops/gradients/words.ts";
+import type { Optimizer, Parameter } from "./optimizers/optimizer.ts";
 import type { Projection } from "./projections.ts";
 import type { StepState } from "./step-state.ts";
 
@@ -111,7 +112,7 @@ export function addUpdates(
     const weightDecay = group?.weightDecay ?? (shape.length >= 2 ? (options.weightDecay ?? 0) : 0);
     const gradient = gradients[i] as Value;
     const scalars = groupScalars(s, optimizer, parts.scalars, group?.rate ?? 1);
-    const result = optimizer.update(s, { weight, gradient, slots, weightDecay }, scalars);
+    const result = updated(s, optimizer, { weight, gradient, slots, weightDecay }, scalars);
     let next = result.weight;
     for (const projection of options.projections ?? [])
       if (projection.matches(weight.name)) {
@@ -132,6 +133,29 @@ export function addUpdates(
   }
   if (lossScale && finite) moveLossScale(s, state, lossScale, finite, steps);
   return { ports: { begins, steps, averageKeep }, trained, averages };
+}
+
+/**
+ * The optimizer's update of one weight. A last axis of one element makes the engine multiply by a scalar element by element,
+ * thirty times as slowly: such weights are updated as vectors.
+ */
+function updated(
+  s: Site,
+  optimizer: Optimizer,
+  parameter: Parameter,
+  scalars: Readonly<Record<string, Value>>,
+): ReturnType<Optimizer["update"]> {
+  const shape = parameter.weight.shape as readonly number[];
+  if (shape.at(-1) !== 1 || shape.length < 2) return optimizer.update(s, parameter, scalars);
+  const flat = (value: Value): Value => {
+    const vector = reshape(s, value, [-1]);
+    [vector.dtype, vector.shape] = ["float32", [elementCount(shape)]];
+    return vector;
+  };
+  const { weight, gradient, slots, weightDecay } = parameter;
+  const vectors = { weight: flat(weight), gradient: flat(gradient), slots: slots.map(flat), weightDecay };
+  const result = optimizer.update(s, vectors, scalars);
+  return { weight: reshape(s, result.weight, shape), slots: result.slots.map((slot) => reshape(s, slot, shape)) };
 }
 
 /** Gradients of the mean loss: sums over runs divided by their number, the loss's scale taken out. */

@@ -26,6 +26,8 @@ interface Layer {
   /** Adds the layer's input. */
   readonly residual?: boolean;
   readonly autoPad?: string;
+  /** Keeps every second row and column from the second on. */
+  readonly sliced?: boolean;
 }
 
 interface Case {
@@ -142,6 +144,15 @@ const CASES: readonly Case[] = [
     ],
   },
   {
+    name: "a Slice",
+    batch: 16,
+    input: [16, 7, 8],
+    layers: [
+      { ...three, sliced: true },
+      { outputs: 16, kernel: [1, 1] },
+    ],
+  },
+  {
     name: "other activations",
     batch: 16,
     input: [16, 5, 5],
@@ -190,6 +201,8 @@ function build({ input, layers }: Case): Model {
     const number = (value: number): Value => b.constant("bound", Tensor.float32([], [value]));
     if (layer.activation === "Clip") y = b.op("Clip", [y, number(0), number(0.8)]);
     else if (layer.activation) y = b.op(layer.activation, [y]);
+    const list = (values: readonly number[]): Value => b.constant("list", Tensor.int64(values));
+    if (layer.sliced) y = b.op("Slice", [y, list([1, 1]), list([99, 99]), list([2, -1]), list([2, 2])]);
     x = y;
     channels = layer.outputs;
   }
