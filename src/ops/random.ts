@@ -29,8 +29,8 @@ const multinomial: Infer = (context) => [
 export const random: OpTable = {
   RandomUniform: drawing(1, fromAttribute),
   RandomNormal: drawing(1, fromAttribute),
-  RandomUniformLike: drawing(1, like),
-  RandomNormalLike: drawing(1, like),
+  RandomUniformLike: { ...drawing(1, like), grad: "zero" },
+  RandomNormalLike: { ...drawing(1, like), grad: "zero" },
   Bernoulli: drawing(15, like),
   Multinomial: drawing(7, multinomial),
 };

@@ -2,6 +2,7 @@
 import { type Dim, isConcrete } from "../base/shape.ts";
 import { topKGrad } from "./gradients/indexing.ts";
 import {
+  cumProdGrad,
   cumSumGrad,
   reduceExtremumGrad,
   reduceL1Grad,
@@ -150,7 +151,7 @@ export const reduction: OpTable = {
   ArgMax: arg,
   ArgMin: arg,
   CumSum: { ...cumulative, grad: cumSumGrad },
-  CumProd: { ...cumulative, since: 26 },
+  CumProd: { ...cumulative, since: 26, grad: cumProdGrad },
   // k was an attribute before opset 10.
   TopK: differentiable([topK, { ...topK, since: 10 }], topKGrad),
 };

@@ -115,7 +115,7 @@ export const shape: OpTable = {
   Constant: making(1, constantInfer),
   ConstantOfShape: making(9, constantOfShapeInfer),
   Range: making(11, rangeInfer),
-  EyeLike: making(9, eyeInfer, "*a -> *a"),
+  EyeLike: { ...making(9, eyeInfer, "*a -> *a"), grad: "zero" },
   HannWindow: making(17, windowInfer),
   HammingWindow: making(17, windowInfer),
   BlackmanWindow: making(17, windowInfer),

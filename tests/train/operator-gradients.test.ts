@@ -15,6 +15,9 @@ const TOLERANCE_16 = 2e-2;
 /** Inputs without a gradient: class weights are constants; a power of a negative number is none of the exponent. */
 const UNWANTED: Readonly<Record<string, number>> = { SoftmaxCrossEntropyLoss: 2, NegativeLogLikelihoodLoss: 2, Pow: 1 };
 
+/** Rules that may refuse an open first axis, in these words: they build a matrix of its size. */
+const NEEDS_SIZES: ReadonlySet<string> = new Set(["CumProd"]);
+
 const differentiable = allCases().filter((each) => {
   const spec = specOf({ opType: each.op, domain: each.domain ?? "" }, each.opset);
   return (
@@ -33,7 +36,9 @@ describe("gradients of operator cases", () => {
       expect(report.error64 ?? 0).toBeLessThan(TOLERANCE_64);
       expect(report.error16 ?? 0).toBeLessThan(TOLERANCE_16);
       expect(report.forwardError ?? 0).toBeLessThan(1e-5);
-      expect(report.openFirst).toBeLessThan(TOLERANCE);
+      if (NEEDS_SIZES.has(opCase.op) && typeof report.openFirst === "string")
+        expect(report.openFirst).toMatch(/must be known here/);
+      else expect(report.openFirst).toBeLessThan(TOLERANCE);
     },
   );
 });

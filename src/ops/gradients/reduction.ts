@@ -3,10 +3,14 @@ import { PareError } from "../../base/error.ts";
 import type { Value } from "../../ir/graph.ts";
 import type { Grad, GradContext } from "../spec.ts";
 import {
+  add,
   axisOf,
+  concreteShape,
+  constantArray,
   div,
   expandLike,
   indicator,
+  ints,
   mul,
   needsOpset,
   rankOf,
@@ -15,6 +19,7 @@ import {
   scale,
   sizeOf,
   sub,
+  transpose,
   unsqueeze,
 } from "./words.ts";
 
@@ -139,4 +144,29 @@ export const reduceLogSumExpGrad: Grad = (c) => {
 export const cumSumGrad: Grad = (c) => {
   const attributes = { exclusive: c.node.int("exclusive", 0), reverse: 1 - c.node.int("reverse", 0) };
   return [c.b.op("CumSum", [flow(c), c.node.inputs[1]], { attributes })];
+};
+
+// y_k = Π_{j≤k} x_j: ∂x_i = Σ_{k≥i} g_k·Π_{j≤k, j≠i} x_j, right for zeros too: row i of a matrix (i, k) holds the running
+// product with x_i replaced by 1; `exclusive` and `reverse` change which j and k count, and the same operator knows them
+export const cumProdGrad: Grad = (c) => {
+  const x = input(c);
+  const { node } = c;
+  const rank = rankOf(node, x);
+  const axis = axisOf(constantInts(c, node.inputs[1] as Value)[0] ?? 0, rank);
+  const [length = 1] = concreteShape(node, x, axis);
+  const [exclusive, reverse] = [node.int("exclusive", 0), node.int("reverse", 0)];
+  const order = Array.from({ length: rank }, (_, i) => i).filter((i) => i !== axis);
+  const rows = (value: Value): Value => unsqueeze(c, transpose(c, value, [...order, axis]), [rank - 1]); // (…, 1, k)
+  const grid = (hit: (i: number, k: number) => boolean): number[] =>
+    Array.from({ length: length * length }, (_, at) => Number(hit(Math.floor(at / length), at % length)));
+  const constant = (data: readonly number[]): Value => constantArray(c, x.dtype, [length, length], data);
+  const own = grid((i, k) => i === k);
+  const others = own.map((value) => 1 - value);
+  const replaced = add(c, mul(c, rows(x), constant(others)), constant(own)); // (…, i, k)
+  const attributes = { exclusive, reverse };
+  const products = c.b.op("CumProd", [replaced, ints(c, [rank])], { attributes });
+  const later = grid((i, k) => (i === k ? exclusive === 0 : reverse !== 0 ? k < i : k > i));
+  const parts = mul(c, mul(c, products, constant(later)), rows(flow(c)));
+  const back = Array.from({ length: rank }, (_, i) => (i < axis ? i : i === axis ? rank - 1 : i - 1));
+  return [transpose(c, reduceSum(c, parts, [rank], false), back)];
 };
