@@ -54,7 +54,8 @@ export { convertOpset } from "./transform/opset.ts";
 // Training, sweeps and reports
 export { buildArchitecture } from "./architectures/build.ts";
 export { grad } from "./train/grad.ts";
-export { train } from "./train/train.node.ts";
+export { maxNorm, nonNegative } from "./train/projections.ts";
+export { findLearningRate, reestimateBatchNorm, train } from "./train/train.node.ts";
 export { paretoFront } from "./search/pareto.ts";
 export { hypervolume } from "./search/hypervolume.ts";
 export { sweep } from "./search/sweep.node.ts";

@@ -60,7 +60,7 @@ function chartsOf({ epochs }: TrainingResults): { title: string; curves: Curve[]
 const SIZE = { width: 720, height: 240, left: 56, right: 96, top: 16, bottom: 32 };
 
 /** One chart as SVG: epochs to the right, the best epoch marked, each curve labelled at its end. */
-function chartSvg(curves: readonly Curve[], epochs: readonly TrainedEpoch[], best: number): string {
+function chartSvg(title: string, curves: readonly Curve[], epochs: readonly TrainedEpoch[], best: number): string {
   const { width, height, left, right, top, bottom } = SIZE;
   const finite = curves.flatMap(({ values }) => values.filter(Number.isFinite));
   const [low, high] = [Math.min(...finite), Math.max(...finite)];
@@ -95,7 +95,7 @@ function chartSvg(curves: readonly Curve[], epochs: readonly TrainedEpoch[], bes
     above = Math.max(at, above + 15); // labels of curves that end close together do not touch
     parts.push(svgText(x(last) + 8, above, label, "tick"));
   }
-  return `<svg viewBox="0 0 ${width} ${height}" role="img">${parts.join("")}</svg>`;
+  return `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${escapeXml(title)} by epoch">${parts.join("")}</svg>`;
 }
 
 const STYLE = `
@@ -116,7 +116,7 @@ export function trainingPage(results: TrainingResults): string {
   const summary = `${epochs.length} epochs in ${formatSeconds(seconds)}, ${formatSeconds(secondsPerStep)} per step. The weights are those of epoch ${best.epoch}.`;
   const charts = chartsOf(results).map(
     ({ title, curves }) =>
-      `<section class="card"><h2>${escapeXml(title)}</h2>${chartSvg(curves, epochs, best.epoch)}</section>`,
+      `<section class="card"><h2>${escapeXml(title)}</h2>${chartSvg(title, curves, epochs, best.epoch)}</section>`,
   );
   const names = Object.keys(best.metrics);
   const row = (cells: readonly string[], tag: string): string =>

@@ -1,7 +1,7 @@
 /** A training process that is killed goes on from its checkpoint to the same file, byte for byte. */
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -49,6 +49,40 @@ test("kill -9 and resume", { timeout: 120_000 }, async () => {
   const resumed = await train("resumed.onnx", ["--checkpoint", checkpoint, "--resume"]);
   expect(resumed).toMatchObject({ code: 0 });
   expect(hash("resumed.onnx")).toBe(hash("whole.onnx"));
+});
+
+test("kill -9 at several points of a run with everything on", { timeout: 180_000 }, async () => {
+  const options = [
+    "--optimizer adamw --learning-rate 0.002 --weight-decay 0.01 --clip-norm 1 --averaging 0.9 --accumulate 2",
+    "--precision mixed --schedule one-cycle --flip --crop 2 --cutout 4 --noise 0.1 --mixup 0.2 --cutmix 1",
+    "--validation glyphs:?count=128&split=test --patience 5 --group fc1*:rate=0.5",
+  ].flatMap((line) => line.split(" "));
+  const whole = await train("all.onnx", options);
+  expect(whole).toMatchObject({ code: 0 });
+  const checkpoint = join(folder, "all.ckpt");
+  const resumable = [...options, "--checkpoint", checkpoint, "--resume"];
+  let kills = 0;
+  for (const more of [0, 60, 150]) {
+    rmSync(join(folder, "again.onnx"), { force: true });
+    const before = existsSync(checkpoint) ? statSync(checkpoint).mtimeMs : 0;
+    const ended = await train("again.onnx", resumable, async (kill) => {
+      while (!existsSync(checkpoint) || statSync(checkpoint).mtimeMs === before)
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      await new Promise((resolve) => setTimeout(resolve, more));
+      kill("SIGKILL");
+    });
+    if (ended.code === null) kills++;
+  }
+  expect(kills).toBeGreaterThan(1);
+  const resumed = await train("again.onnx", [...resumable, "--force"]);
+  expect(resumed).toMatchObject({ code: 0 });
+  expect(hash("again.onnx")).toBe(hash("all.onnx"));
+});
+
+test("resuming where there is no checkpoint says so and starts", { timeout: 120_000 }, async () => {
+  const fresh = await train("fresh.onnx", ["--checkpoint", join(folder, "none.ckpt"), "--resume", "--epochs", "1"]);
+  expect(fresh).toMatchObject({ code: 0 });
+  expect(fresh.text).toContain("There is no checkpoint yet");
 });
 
 test("Ctrl-C stops it with exit code 2 and leaves no output", { timeout: 120_000 }, async () => {

@@ -12,14 +12,13 @@ import { saveFile } from "../../ir/save.node.ts";
 import { formatSeconds } from "../../report/format.ts";
 import { textChart } from "../../report/text-chart.ts";
 import { trainingPage } from "../../report/training-run.ts";
-import { openSession } from "../../run/open-session.node.ts";
 import { checkOutput } from "../../techniques/compress-file.node.ts";
 import { checkOptions } from "../../techniques/recipe.ts";
 import { parseTrainingTexts } from "../../techniques/training-texts.ts";
 import type { EpochRecord } from "../../train/checkpoint.ts";
-import { findLearningRate, type FoundRate } from "../../train/find-rate.ts";
+import type { FoundRate } from "../../train/find-rate.ts";
 import type { TrainOptions, TrainResult } from "../../train/loop.ts";
-import { train } from "../../train/train.node.ts";
+import { findLearningRate, train } from "../../train/train.node.ts";
 import { trainingSchema, trainOptionsOf } from "../../train/training-schema.ts";
 import { convertOpset } from "../../transform/opset.ts";
 import {
@@ -137,7 +136,7 @@ async function runTraining(
 async function findRate({ model, data, options }: Job, terminal: Terminal): Promise<Outcome> {
   const onProgress = ({ stage, done, total }: { stage: string; done: number; total: number }): void =>
     terminal.onProgress({ stage, done, total });
-  const found = await findLearningRate(model, data, { ...options, onProgress }, openSession);
+  const found = await findLearningRate(model, data, { ...options, onProgress });
   return { json: found, text: formatRates(found) };
 }
 
