@@ -8,7 +8,6 @@ export type Scheme =
   | "he-normal-out"
   | "glorot-uniform"
   | "glorot-normal"
-  | "lecun-uniform"
   | "normal-0.01"
   | "truncated-0.02"
   | "uniform-0.1";
@@ -24,7 +23,7 @@ const glorot = (fanIn: number, fanOut: number): number => 2 / (fanIn + fanOut);
 
 /**
  * He et al. 2015 keeps the variance through ReLUs, forwards (fan in) or backwards (fan out); Glorot and Bengio 2010 is the
- * mean of both for layers without one; LeCun 1998 keeps it through linear layers; 0.01 and 0.02 are fixed deviations, as in
+ * mean of both for layers without one; 0.01 and 0.02 are fixed deviations, as in
  * MobileNet's classifier and in transformers (Radford et al. 2018, Devlin et al. 2019), the latter cut at two deviations; ±0.1 is
  * the range of recurrent language models (Zaremba et al. 2014).
  */
@@ -34,7 +33,6 @@ const LAWS: Readonly<Record<Scheme, Law>> = {
   "he-normal-out": { variance: (_, fanOut) => 2 / fanOut, shape: "normal" },
   "glorot-uniform": { variance: glorot, shape: "uniform" },
   "glorot-normal": { variance: glorot, shape: "normal" },
-  "lecun-uniform": { variance: (fanIn) => 1 / fanIn, shape: "uniform" },
   "normal-0.01": { variance: () => 0.01 ** 2, shape: "normal" },
   "truncated-0.02": { variance: () => 0.02 ** 2, shape: "truncated" },
   "uniform-0.1": { variance: () => 0.1 ** 2 / 3, shape: "uniform" },
