@@ -16,14 +16,20 @@ export interface BatchStatistics {
 
 /**
  * Turns every BatchNormalization with statistics of its own to its training form, whose momentum 0 makes it give out the
- * batch's statistics; the running ones become state.
+ * batch's statistics; the running ones become state. A frozen one normalizes with its running statistics.
  */
-export function useBatchStatistics(graph: Graph, opset: number, state: StepState): BatchStatistics[] {
+export function useBatchStatistics(
+  graph: Graph,
+  opset: number,
+  state: StepState,
+  frozen: (name: string) => boolean = () => false,
+): BatchStatistics[] {
   const found: BatchStatistics[] = [];
   const nodes = graph.nodes.filter((node) => node.opType === "BatchNormalization" && node.domain === "");
   for (const node of nodes) {
     const [, , , mean, variance] = node.inputs;
     if (!mean?.tensor || !variance?.tensor || mean.uses.length > 1 || variance.uses.length > 1) continue;
+    if (frozen(mean.name) || frozen(variance.name)) continue;
     if (opset < 14)
       throw new PareError("unsupported", "Training BatchNormalization needs opset 14", {
         where: `node '${node.name}'`,

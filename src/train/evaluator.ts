@@ -8,7 +8,7 @@ import { dropPadding, feedChunks } from "../run/feeds.ts";
 import type { Feeds, NdArray, Port, Resident, Session, SessionOptions } from "../run/session.ts";
 import type { LossName } from "./losses/table.ts";
 import { type OutputKind, scoresOf } from "./scores.ts";
-import { score, type Tally } from "./scoring.ts";
+import { type LossOptions, score, type Tally } from "./scoring.ts";
 
 /** Opens a model on an engine. */
 export type OpenSession = (model: Model, options?: SessionOptions) => Promise<Session>;
@@ -90,7 +90,7 @@ export class Evaluator {
     dataset: Dataset,
     options: {
       readonly batch: number;
-      readonly loss: LossName;
+      readonly loss: { readonly name: LossName; readonly options: LossOptions };
       readonly signal?: AbortSignal | undefined;
     },
   ): Promise<Scores> {
@@ -102,7 +102,7 @@ export class Evaluator {
       const width = labels.length / batch.size;
       let at = 0;
       for (const { scores, shape } of await this.predict(batch)) {
-        const part = score(options.loss, this.#kind, { scores, shape, labels, at, width });
+        const part = score(options.loss.name, options.loss.options, this.#kind, { scores, shape, labels, at, width });
         all.loss += part.loss;
         all.count += part.count;
         if (part.correct !== undefined) all.correct = (all.correct ?? 0) + part.correct;

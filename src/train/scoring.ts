@@ -22,23 +22,32 @@ export interface Part {
   readonly width: number;
 }
 
-/** What a loss is on one part; `huber` with δ = 1 and `ctc` with blank 0. */
-export function score(loss: LossName, kind: OutputKind, part: Part): Tally {
+/** Options of a loss that say what it counts; those of its term. */
+export type LossOptions = Readonly<Record<string, unknown>>;
+
+/** What a loss is on one part, label smoothing and weights of classes left out: they are means of training, not of judging. */
+export function score(loss: LossName, options: LossOptions, kind: OutputKind, part: Part): Tally {
+  const option = (name: string, fallback: number): number => (options[name] as number | undefined) ?? fallback;
   switch (loss) {
     case "mse":
       return perElement(part, (x, t) => (x - t) ** 2);
     case "mae":
       return perElement(part, (x, t) => Math.abs(x - t));
     case "huber":
-      return perElement(part, (x, t) => (Math.abs(x - t) <= 1 ? 0.5 * (x - t) ** 2 : Math.abs(x - t) - 0.5));
+      return perElement(part, (x, t) => huber(Math.abs(x - t), option("delta", 1)));
     case "bce":
       return binary(part, kind);
     case "ctc":
-      return sequences(part, kind);
+      return sequences(part, kind, option("blank", 0));
     case "cross-entropy":
     case "kl":
-      return classes(part, kind, loss === "kl");
+      return classes(part, kind, loss === "kl", option("ignoreIndex", IGNORED));
   }
+}
+
+/** ½d² up to δ, δ(d − ½δ) beyond. */
+function huber(d: number, delta: number): number {
+  return d <= delta ? 0.5 * d * d : delta * (d - 0.5 * delta);
 }
 
 function perElement({ scores, labels, at }: Part, of: (x: number, t: number) => number): Tally {
@@ -69,14 +78,19 @@ function logProbabilities(line: Float32Array, kind: OutputKind): Float64Array {
 }
 
 /** −ln p of the right class, or −Σ t·ln p (+ Σ t·ln t for kl) of a distribution; ignored labels do not count. */
-function classes({ scores, shape, labels, at, width }: Part, kind: OutputKind, divergence: boolean): Tally {
+function classes(
+  { scores, shape, labels, at, width }: Part,
+  kind: OutputKind,
+  divergence: boolean,
+  ignored: number,
+): Tally {
   const k = shape.at(-1) ?? 1;
   const rows = scores.length / k;
   const soft = (width * (shape[0] ?? 1)) / rows === k && k > 1;
   const total: Tally & { correct: number } = { loss: 0, count: 0, correct: 0 };
   for (let row = 0; row < rows; row++) {
     const label = soft ? undefined : (labels[at + row] ?? 0);
-    if (label === IGNORED) continue;
+    if (label === ignored) continue;
     const logP = logProbabilities(scores.subarray(row * k, (row + 1) * k), kind);
     let [best, wanted] = [0, label ?? 0];
     for (let c = 1; c < k; c++) if ((logP[c] ?? 0) > (logP[best] ?? 0)) best = c;
@@ -94,7 +108,7 @@ function classes({ scores, shape, labels, at, width }: Part, kind: OutputKind, d
 }
 
 /** The loss ctc by its forward variables in double precision; a sample is right if the best path reads as its label. */
-function sequences({ scores, shape, labels, at, width }: Part, kind: OutputKind): Tally {
+function sequences({ scores, shape, labels, at, width }: Part, kind: OutputKind, blank: number): Tally {
   const [n = 0, steps = 0, k = 1] = shape;
   const total: Tally & { correct: number } = { loss: 0, count: n, correct: 0 };
   for (let sample = 0; sample < n; sample++) {
@@ -103,17 +117,17 @@ function sequences({ scores, shape, labels, at, width }: Part, kind: OutputKind)
       return logProbabilities(scores.subarray(row * k, (row + 1) * k), kind);
     });
     const label = Array.from({ length: width }, (_, i) => labels[at + sample * width + i] ?? -1).filter((c) => c >= 0);
-    total.loss += alignmentLoss(logP, label);
+    total.loss += alignmentLoss(logP, label, blank);
     const path = logP.map((row) => row.indexOf(Math.max(...row)));
-    const read = path.filter((c, t) => c !== 0 && c !== path[t - 1]);
+    const read = path.filter((c, t) => c !== blank && c !== path[t - 1]);
     if (read.join() === label.join()) total.correct++;
   }
   return total;
 }
 
-/** −ln Σ of the probabilities of all paths that read as `label`; the blank is class 0. */
-export function alignmentLoss(logP: readonly Float64Array[], label: readonly number[]): number {
-  const z = [0, ...label.flatMap((c) => [c, 0])];
+/** −ln Σ of the probabilities of all paths that read as `label`. */
+export function alignmentLoss(logP: readonly Float64Array[], label: readonly number[], blank = 0): number {
+  const z = [blank, ...label.flatMap((c) => [c, blank])];
   const never = Number.NEGATIVE_INFINITY;
   const sum = (values: readonly number[]): number => {
     const top = Math.max(...values);
@@ -122,7 +136,7 @@ export function alignmentLoss(logP: readonly Float64Array[], label: readonly num
   let alpha = z.map((c, s) => (s < 2 ? (logP[0]?.[c] ?? never) : never));
   for (const row of logP.slice(1))
     alpha = z.map((c, s) => {
-      const jump = c !== 0 && c !== z[s - 2] ? (alpha[s - 2] ?? never) : never;
+      const jump = c !== blank && c !== z[s - 2] ? (alpha[s - 2] ?? never) : never;
       return sum([alpha[s] ?? never, alpha[s - 1] ?? never, jump]) + (row[c] ?? never);
     });
   return -sum([alpha.at(-1) ?? never, label.length > 0 ? (alpha.at(-2) ?? never) : never]);

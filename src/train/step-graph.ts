@@ -28,6 +28,8 @@ export interface StepOptions extends ObjectiveOptions, OptimizerOptions, UpdateO
   readonly batch: number;
   /** Names of the trained initializers; default: every learned weight that the loss depends on. */
   readonly parameters?: readonly string[] | undefined;
+  /** True for weights and running statistics that must not change, by name. */
+  readonly frozen?: ((name: string) => boolean) | undefined;
   /**
    * "batch": BatchNormalization uses the batch's statistics and its running ones move towards them;
    * "frozen": it uses the running statistics, which stay. Default "batch".
@@ -96,11 +98,11 @@ export function buildStepGraph(model: Model, options: StepOptions): StepGraph {
   const prediction = graph.outputs[0];
   if (!prediction) throw new PareError("bad-model", "The model has no output to train");
   const inputs = graph.inputs.filter((input) => !input.tensor);
-  const parameters = parametersOf(step, options.parameters);
+  const parameters = parametersOf(step, options);
   graph.outputs.splice(0, graph.outputs.length, prediction);
   const state = new StepState(graph);
   for (const value of parameters) state.adopt(value);
-  const statistics = options.batchNorm === "frozen" ? [] : useBatchStatistics(graph, step.opset, state);
+  const statistics = options.batchNorm === "frozen" ? [] : useBatchStatistics(graph, step.opset, state, options.frozen);
   const problems = inferShapes(step);
   if (!prediction.shape)
     throw new PareError("unsupported", "The shape of the model's output could not be found", {
@@ -160,9 +162,9 @@ export function buildStepGraph(model: Model, options: StepOptions): StepGraph {
 }
 
 /** The initializers to train. */
-function parametersOf(model: Model, names: readonly string[] | undefined): Value[] {
+function parametersOf(model: Model, { parameters: names, frozen }: StepOptions): Value[] {
   const byName = new Map(trainableParameters(model).map((value) => [value.name, value]));
-  const parameters = (names ?? [...byName.keys()]).map((name) => {
+  const parameters = (names ?? [...byName.keys()].filter((name) => !frozen?.(name))).map((name) => {
     const value = byName.get(name) ?? model.graph.initializers.get(name);
     if (!value) throw new PareError("bad-option", "The model has no such weight to train", { where: `'${name}'` });
     if (value.dtype !== "float32")

@@ -89,7 +89,7 @@ export class Stepper {
         logits = await TeacherLogits.open(teacher.model, dataset, open, sessionOptions, !isAugmented(options));
         opened.push(logits);
       }
-      const key = await keyOf(model, dataset, options, batch, names);
+      const key = await keyOf(model, dataset, options, batch, graph.weights);
       const masked = [...(masks?.keys() ?? [])];
       return new Stepper({ graph, session, resident, dataset, options, teacher: logits, batch, masked, key });
     } catch (error) {

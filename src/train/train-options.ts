@@ -49,8 +49,6 @@ export interface TrainOptions
   readonly patience?: number | undefined;
   /** How much better a score must be to count for `patience`; default 0. */
   readonly minimumGain?: number | undefined;
-  /** True for weights that must not change, by name. */
-  readonly frozen?: ((name: string) => boolean) | undefined;
   /** Keep zeros of weights that pruning has thinned at zero; default true. */
   readonly maskZeros?: boolean | undefined;
   /** A model on the same inputs whose answers are learned too. */

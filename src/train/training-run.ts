@@ -6,9 +6,10 @@ import { Tensor } from "../ir/tensor.ts";
 import type { NdArray } from "../run/session.ts";
 import type { Arrays, Checkpoint, CheckpointStore, EpochRecord } from "./checkpoint.ts";
 import { Evaluator, type OpenSession, type Scores } from "./evaluator.ts";
-import { LOSSES, type LossName } from "./losses/table.ts";
+import type { LossName } from "./losses/table.ts";
 import { termsOf } from "./objective.ts";
 import { learningRateAt } from "./schedule.ts";
+import type { LossOptions } from "./scoring.ts";
 import { type StepFeeds, Stepper } from "./stepper.ts";
 import { DEFAULT_EPOCHS, type TrainOptions, type TrainResult } from "./train-options.ts";
 
@@ -19,7 +20,7 @@ export class TrainingRun {
   readonly #options: TrainOptions;
   readonly #stepper: Stepper;
   readonly #evaluator: Evaluator | undefined;
-  readonly #loss: LossName;
+  readonly #loss: { readonly name: LossName; readonly options: LossOptions };
   readonly #byAccuracy: boolean;
   readonly #epochCount: number;
   readonly #steps: number;
@@ -264,9 +265,10 @@ export class TrainingRun {
 }
 
 /** What held-out samples are scored by: the first loss against labels; cross-entropy where a teacher alone teaches. */
-function evaluationLoss(options: TrainOptions): LossName {
-  const names = termsOf(options).map(({ loss }) => loss.name as LossName);
-  return names.find((name) => LOSSES.includes(name)) ?? options.loss ?? "cross-entropy";
+function evaluationLoss(options: TrainOptions): { name: LossName; options: LossOptions } {
+  const term = termsOf(options).find(({ loss }) => loss.target !== "teacher");
+  if (term) return { name: term.loss.name as LossName, options: term.options };
+  return { name: options.loss ?? "cross-entropy", options: {} };
 }
 
 function asArrays(values: Readonly<Record<string, NdArray>>): Arrays {

@@ -146,6 +146,18 @@ describe("what stays exact", () => {
     expect(result.trained).toEqual(["fc2.weight", "fc2.bias"]);
   });
 
+  test("frozen running statistics neither move nor give way to the batch's", async () => {
+    const model = cnn();
+    const before = await bytesOf(model);
+    const stem = (name: string): boolean => name.startsWith("stem");
+    const result = await train(model, images(), { ...quick, frozen: stem });
+    expect(result.trained.filter(stem)).toEqual([]);
+    expect(result.trained.some((name) => name.includes("running"))).toBe(true);
+    const kept = (text: string): string[] => text.split("\n").filter((line) => stem(line));
+    expect(kept(await bytesOf(model))).toEqual(kept(before));
+    expect(await bytesOf(model)).not.toBe(before);
+  });
+
   test("shared weights stay shared and get both gradients", async () => {
     const model = buildArchitecture("mlp", { input: [6], classes: 3, hidden: [6, 6] });
     const [first, second] = model.graph.nodes.filter((node) => node.opType === "Gemm");
@@ -291,4 +303,12 @@ test("schedules", () => {
   ]);
   expect(at(4, { schedule: "constant", warmup: 0.1 })).toBeCloseTo(0.5);
   expect(at(10, { schedule: "constant", warmup: 0.1 })).toBe(1);
+  expect(at(25, { schedule: "linear" })).toBeCloseTo(0.75);
+  expect(at(50, { schedule: "linear", minimumRate: 0.2 })).toBeCloseTo(0.6);
+  expect(at(99, { schedule: "cosine", minimumRate: 0.2 })).toBeCloseTo(0.2, 3);
+  expect(at(80, { schedule: "step", minimumRate: 0.05 })).toBeCloseTo(0.05);
+  const cycle = Array.from({ length: 100 }, (_, step) => at(step, { schedule: "one-cycle" }));
+  expect([cycle[0], cycle[30]]).toEqual([expect.closeTo(0.04), 1]);
+  expect(cycle.at(-1)).toBeLessThan(0.002);
+  expect(cycle.indexOf(Math.max(...cycle))).toBe(30);
 });
