@@ -37,10 +37,11 @@ export const maxPoolGrad: Grad = (c) => {
   const strides = c.node.ints("strides") ?? kernel.map(() => 1);
   const dilations = c.node.ints("dilations") ?? kernel.map(() => 1);
   const disjoint = kernel.every((k, i) => (strides[i] ?? 1) >= (k - 1) * (dilations[i] ?? 1) + 1);
-  if (disjoint && x.dtype !== "float64")
-    return [
-      c.b.op("MaxUnpool", [flow(c), indices, shapeVector(c, x)], { attributes: { kernel_shape: kernel, strides } }),
-    ];
+  if (disjoint && x.dtype !== "float64") {
+    // The engine only checks the window, against a size that padding may have made smaller: the smallest window passes.
+    const attributes = { kernel_shape: kernel.map(() => 1) };
+    return [c.b.op("MaxUnpool", [flow(c), indices, shapeVector(c, x)], { attributes })];
+  }
   if (c.opset < 16) throw needsOpset(c, 16);
   const half = x.dtype === "float16"; // the engine adds scattered elements in float32 and float64 only
   const type = half ? "float32" : x.dtype;
