@@ -1,5 +1,5 @@
 /** Which tensors of a model are learned, and where pruning left zeros in them. */
-import type { Value } from "../ir/graph.ts";
+import type { Node, Value } from "../ir/graph.ts";
 import type { Model } from "../ir/model.ts";
 import { Tensor } from "../ir/tensor.ts";
 import { specOf } from "../ops/registry.ts";
@@ -10,7 +10,7 @@ const AFFINE = new Set(["Add", "Sub", "Mul", "Div"]);
 /**
  * The learned float32 initializers: kernels, biases, scales and tables by the operator records, and stored tensors with more
  * than one element that are added to or multiplied with what a learned layer computed. Running statistics, preprocessing
- * constants before the first learned layer, and scalars are not among them. In order of first use.
+ * constants before the first learned layer, masks of attention and scalars are not among them. In order of first use.
  */
 export function trainableParameters(model: Model): Value[] {
   const { graph } = model;
@@ -27,11 +27,22 @@ export function trainableParameters(model: Model): Value[] {
     for (const weight of weights) if (weight.role !== "statistic") take(node.inputs[weight.input]);
     const dependent = node.inputs.some((input) => input && (learned.has(input) || found.has(input)));
     if (affine && dependent)
-      for (const input of node.inputs) if ((storedBehind(input)?.tensor?.elements ?? 0) > 1) take(input);
+      for (const input of node.inputs)
+        if ((storedBehind(input)?.tensor?.elements ?? 0) > 1 && !isMask(node, input)) take(input);
     if (dependent || node.inputs.some((input) => input && found.has(storedBehind(input) ?? input)))
       for (const output of node.outputs) learned.add(output);
   }
   return [...found].filter((value) => value.tensor && graph.initializers.has(value.name));
+}
+
+/**
+ * True for a matrix of positions (…, queries, keys) that is added to what goes into a Softmax: it says which positions may
+ * be seen. The bias of a last layer is a vector.
+ */
+function isMask(node: Node, input: Value | undefined): boolean {
+  const [queries = 1, keys = 1] = storedBehind(input)?.tensor?.shape.slice(-2) ?? [];
+  const scores = node.opType === "Add" && node.outputs[0]?.uses.some((use) => use.node.opType === "Softmax");
+  return scores === true && queries > 1 && keys > 1;
 }
 
 /** The initializer that a value is, or is a transposed, reshaped or passed-on copy of. */
