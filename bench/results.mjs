@@ -84,6 +84,14 @@ const SECTIONS = {
       ]),
     ),
   ],
+  "operator-agreement": ({ rows, versions, tolerance }) => [
+    "Gradients of operators beside PyTorch",
+    `Largest difference of any input's gradient from PyTorch ${versions.torch} in double precision, relative to its largest element; ${tolerance} is allowed.`,
+    table(
+      ["operator", "PyTorch", "largest difference", "agrees"],
+      rows.map((row) => [row.operator, `\`${row.torch}\``, row.largestDifference.toExponential(1), row.good ? "yes" : "**no**"]),
+    ),
+  ],
   "real-models": ({ rows, batch }) => [
     "Techniques on real networks",
     `Accuracy with 95 % intervals, and its difference from fp32 on the same samples; speed over fp32, timed in turns, at batch 1${batch ? ` and ${batch}` : ""}.`,
