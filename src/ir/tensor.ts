@@ -1,6 +1,7 @@
 /** Tensors: immutable, lazy. Asking for dtype, shape or byteLength never reads anything. */
 import { type DType, type TypedData, byteLengthOf, bytesOf, viewAs } from "../base/dtype.ts";
 import { PareError } from "../base/error.ts";
+import type { FileRange } from "../base/file-range.ts";
 import { elementCount } from "../base/shape.ts";
 
 /** Where the bytes of a tensor come from: memory, a range of a file, Blob or HTTP source, or a computation run when asked. */
@@ -13,6 +14,8 @@ export interface TensorSource {
   readonly resident?: Uint8Array | undefined;
   /** Fills `target` from `offset`; present where a part costs no more than its bytes (a computation is always run whole). */
   readInto?(target: Uint8Array, offset: number): Promise<void>;
+  /** Where the bytes lie in an open file, for another thread to read while this source is in use; undefined, also as a promise, where they do not. */
+  fileRange?(): Promise<FileRange | undefined>;
   /**
    * Begins a computation that the next read will wait for; present where it can run beside other work, within a memory bound
    * of its own. Settles when it ends; the signal stops it. Its result is held until it is read.

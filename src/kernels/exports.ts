@@ -21,6 +21,24 @@ export interface KernelExports {
     temp: number,
     sums: number,
   ): number;
+  quantizeColumns(
+    src: number,
+    rows: number,
+    cols: number,
+    stride: number,
+    block: number,
+    bits: number,
+    symmetric: number,
+    half: number,
+    ratios: number,
+    ratioCount: number,
+    codes: number,
+    scales: number,
+    zeros: number,
+    places: number,
+    temp: number,
+    sums: number,
+  ): number;
   dequantizeBlocks(
     codes: number,
     blocks: number,

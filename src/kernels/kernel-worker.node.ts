@@ -1,6 +1,9 @@
 /** A worker thread of the kernel pool: runs one kernel after another, moves results back. */
 import { parentPort } from "node:worker_threads";
+import { type DType, byteLengthOf, bytesOf } from "../base/dtype.ts";
 import { PareError, messageOf } from "../base/error.ts";
+import type { FileRange } from "../base/file-range.ts";
+import { readFileRange } from "../base/file-range.node.ts";
 import { toFloat32 } from "../base/to-float32.ts";
 import { loadKernels } from "./kernels.ts";
 import { type JobName, type JobReply, type JobRequest, type StreamJobs, buffersOf } from "./pool-protocol.ts";
@@ -17,12 +20,23 @@ function quantizerOf(stream: number): BlockQuantizer {
   return quantizer;
 }
 
+/** Fills `target` with float32s, from byte `offset` of all of them on: straight from the file where that is what it holds. */
+function readFloats(dtype: DType, file: FileRange, target: Uint8Array, offset: number): void {
+  if (dtype === "float32") return readFileRange(file, target, offset);
+  const stored = new Uint8Array(byteLengthOf(dtype, target.byteLength / 4));
+  readFileRange(file, stored, byteLengthOf(dtype, offset / 4));
+  target.set(bytesOf(toFloat32(dtype, stored)));
+}
+
 const streams = (loaded: Kernels): StreamJobs => ({
   openBlocks(stream, stored, spec) {
     quantizers.set(stream, loaded.blockQuantizer(stored, spec));
   },
   pushBlocks(stream, dtype, rows) {
     quantizerOf(stream).push(toFloat32(dtype, rows));
+  },
+  readBlocks(stream, dtype, rows, file) {
+    quantizerOf(stream).pull(rows, (target, offset) => readFloats(dtype, file, target, offset));
   },
   finishBlocks(stream) {
     const result = quantizerOf(stream).finish();

@@ -1,6 +1,7 @@
 /** Messages between the kernel pool and its workers, and what may be moved in them. */
 import type { DType } from "../base/dtype.ts";
 import type { ErrorCode } from "../base/error.ts";
+import type { FileRange } from "../base/file-range.ts";
 import type { BlockQuantized, BlockSpec, Kernels } from "./types.ts";
 
 /**
@@ -27,6 +28,8 @@ export interface StreamJobs {
   openBlocks(stream: number, stored: StoredMatrix, spec: BlockSpec): void;
   /** Takes the next rows, packed elements of `dtype`. */
   pushBlocks(stream: number, dtype: DType, rows: Uint8Array): void;
+  /** Takes the next so many rows, which are the elements of `dtype` in this part of a file. */
+  readBlocks(stream: number, dtype: DType, rows: number, file: FileRange): void;
   finishBlocks(stream: number): BlockQuantized;
   /** Forgets the stream; harmless for one that is finished. */
   dropBlocks(stream: number): void;

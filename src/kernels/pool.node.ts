@@ -2,6 +2,7 @@
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import type { DType } from "../base/dtype.ts";
+import type { FileRange } from "../base/file-range.ts";
 import { PareError, messageOf, throwIfAborted } from "../base/error.ts";
 import { workerUrl } from "../base/worker-url.node.ts";
 import type {
@@ -50,6 +51,8 @@ export interface PooledQuantizer {
    * worker; the same bytes in it come back, to be used again.
    */
   push(dtype: DType, rows: Uint8Array): Promise<Uint8Array>;
+  /** As `push`, of so many rows that the worker reads from the file itself, into its kernels' memory. */
+  read(dtype: DType, rows: number, file: FileRange): Promise<void>;
   finish(): Promise<BlockQuantized>;
   /** Forgets what was pushed; harmless after `finish`. */
   close(): void;
@@ -136,6 +139,10 @@ export class KernelPool implements AsyncDisposable {
         await opened;
         const reply = await step("pushBlocks", [stream, dtype, rows], [rows.buffer as ArrayBuffer]);
         return reply.args?.[2] as Uint8Array;
+      },
+      async read(dtype, rows, file) {
+        await opened;
+        await step("readBlocks", [stream, dtype, rows, file]);
       },
       async finish() {
         await opened;

@@ -143,6 +143,8 @@ export interface MagnitudeThreshold {
 export interface BlockQuantizer {
   /** Takes the next stored rows: whole rows; of a transposed matrix a multiple of `block` rows, but for the last piece. */
   push(rows: Float32Array): void;
+  /** As `push`, of so many stored rows that `read` delivers: it fills `target` with float32s from byte `offset` of them on. */
+  pull(rows: number, read: (target: Uint8Array, offset: number) => void): void;
   /** The result, once every row was pushed. */
   finish(): BlockQuantized;
 }

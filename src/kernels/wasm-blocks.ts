@@ -8,11 +8,15 @@ import type { BlockQuantized, BlockQuantizer, BlockSpec } from "./types.ts";
 
 /** Floats of a tile: 256 KiB stay in the second-level cache between the copy and the kernel. */
 const TILE = 65536;
-/** Stored rows and columns of a transposed tile: 1 MiB, wide enough that copies are not dominated by their calls. */
-const TILE_ROWS = 512;
-const TILE_COLS = 512;
-/** Floats added to the stride of a transposed tile, so that the rows of a column do not fall into one cache set. */
-const SKEW = 16;
+/** Bytes of a tile of a transposed matrix: whole stored rows, a few blocks of them, that the next cache holds. */
+const COLUMNS_TILE_BYTES = 2 ** 20;
+/** The most that such a tile takes where one block of rows is wider; then it is cut into columns. */
+const WIDEST_TILE_BYTES = 2 ** 23;
+/** Bytes of results of a transposed matrix gathered before they go to their places. */
+const GATHERED_BYTES = 2 ** 24;
+
+/** Where a piece of a matrix lies: in this memory already, or wherever `read` copies it from. Offsets in bytes. */
+type Piece = { readonly address: number } | { read(target: Uint8Array, offset: number): void };
 
 export class WasmBlockQuantizer implements BlockQuantizer {
   readonly #arena: Arena;
@@ -53,105 +57,60 @@ export class WasmBlockQuantizer implements BlockQuantizer {
   }
 
   push(rows: Float32Array): void {
+    const bytes = new Uint8Array(rows.buffer, rows.byteOffset, rows.byteLength);
+    this.#take(
+      rows.length,
+      rows.buffer === this.#arena.memory.buffer
+        ? { address: rows.byteOffset }
+        : { read: (target, offset) => target.set(bytes.subarray(offset, offset + target.length)) },
+    );
+  }
+
+  pull(rows: number, read: (target: Uint8Array, offset: number) => void): void {
+    this.#take(rows * (this.#transposed ? this.#rows : this.#cols), { read });
+  }
+
+  #take(length: number, piece: Piece): void {
     const width = this.#transposed ? this.#rows : this.#cols; // floats in a stored row
     const total = this.#rows * this.#cols;
-    if (this.#filled + rows.length > total || (rows.length !== 0 && rows.length % width !== 0))
+    if (this.#filled + length > total || (length !== 0 && length % width !== 0))
       throw new PareError("internal", "A piece of a matrix is not whole rows of it", {
-        found: `${rows.length} elements`,
+        found: `${length} elements`,
         expected: `a multiple of ${width}, at most ${total - this.#filled}`,
       });
-    if (this.#transposed) this.#pushTransposed(rows, width);
-    else this.#pushStraight(rows, width);
-    this.#filled += rows.length;
+    if (length === 0) return;
+    if (this.#transposed) this.#takeTransposed(piece, length / width, width);
+    else this.#takeStraight(piece, length, width);
+    this.#filled += length;
   }
 
-  #pushStraight(w: Float32Array, cols: number): void {
+  #takeStraight(piece: Piece, length: number, cols: number): void {
     const { block } = this.#spec;
-    const blocksBefore = cols === 0 ? 0 : (this.#filled / cols) * this.#blocks;
+    const blocksBefore = (this.#filled / cols) * this.#blocks;
+    const step = Math.floor(TILE / block) * block;
     if (cols % block === 0) {
-      const step = Math.floor(TILE / block) * block;
-      for (let at = 0; at < w.length; at += step) {
-        const piece = w.subarray(at, at + step);
-        this.#run(piece, 1, piece.length, blocksBefore + at / block);
-      }
+      for (let at = 0; at < length; at += step)
+        this.#run(piece, at, 1, Math.min(step, length - at), blocksBefore + at / block);
     } else if (cols <= TILE) {
-      const rows = w.length / cols;
-      const step = Math.floor(TILE / cols);
-      for (let row = 0; row < rows; row += step) {
-        const count = Math.min(step, rows - row);
-        this.#run(w.subarray(row * cols, (row + count) * cols), count, cols, blocksBefore + row * this.#blocks);
-      }
-    } else {
-      const step = Math.floor(TILE / block) * block;
-      for (let row = 0; row * cols < w.length; row++)
+      const rows = length / cols;
+      const rowStep = Math.floor(TILE / cols);
+      for (let row = 0; row < rows; row += rowStep)
+        this.#run(piece, row * cols, Math.min(rowStep, rows - row), cols, blocksBefore + row * this.#blocks);
+    } else
+      for (let row = 0; row * cols < length; row++)
         for (let col = 0; col < cols; col += step) {
-          const piece = w.subarray(row * cols + col, row * cols + Math.min(col + step, cols));
-          this.#run(piece, 1, piece.length, blocksBefore + row * this.#blocks + col / block);
+          const firstBlock = blocksBefore + row * this.#blocks + col / block;
+          this.#run(piece, row * cols + col, 1, Math.min(step, cols - col), firstBlock);
         }
-    }
   }
 
-  /** Quantizes consecutive rows whose blocks are consecutive in the result, from `firstBlock` on. */
-  #run(w: Float32Array, rows: number, cols: number, firstBlock: number): void {
-    const arena = this.#arena;
-    arena.reset();
-    const result = this.#kernel(arena.place(w), rows, cols);
-    const count = rows * result.blocks;
-    const blockBytes = (this.#spec.block * this.#spec.bits) / 8;
-    const { codes, scales, zeros } = result;
-    this.#codes.set(arena.bytes.subarray(codes, codes + count * blockBytes), firstBlock * blockBytes);
-    this.#scales.set(arena.floats(scales, count), firstBlock);
-    if (!this.#spec.symmetric) this.#zeros.set(arena.bytes.subarray(zeros, zeros + count), firstBlock);
-  }
-
-  #pushTransposed(w: Float32Array, n: number): void {
-    const { block, bits } = this.#spec;
-    const arena = this.#arena;
-    const start = n === 0 ? 0 : this.#filled / n; // of k
-    const k = n === 0 ? 0 : w.length / n;
-    if (start % block !== 0 || (k % block !== 0 && start + k !== this.#cols))
-      throw new PareError("internal", "A piece of a transposed matrix is not whole blocks of rows", {
-        found: `rows ${start} to ${start + k}`,
-      });
-    const blockBytes = (block * bits) / 8;
-    const stepK = Math.max(1, Math.floor(TILE_ROWS / block)) * block;
-    const stepN = Math.max(16, Math.floor((TILE_ROWS * TILE_COLS) / stepK));
-    for (let k0 = 0; k0 < k; k0 += stepK)
-      for (let n0 = 0; n0 < n; n0 += stepN) {
-        const kt = Math.min(stepK, k - k0);
-        const nt = Math.min(stepN, n - n0);
-        arena.reset();
-        const stride = nt + SKEW;
-        const stored = arena.allocate(kt * stride * 4); // (kt, nt)
-        const tile = arena.floats(stored, kt * stride);
-        for (let i = 0; i < kt; i++) tile.set(w.subarray((k0 + i) * n + n0, (k0 + i) * n + n0 + nt), i * stride);
-        const turned = arena.allocate(nt * kt * 4); // (nt, kt)
-        this.#wasm.transposeFloats(stored, kt, nt, stride, turned, kt);
-        const result = this.#kernel(turned, nt, kt);
-
-        const here = result.blocks;
-        const firstBlock = (start + k0) / block;
-        const scales = arena.floats(result.scales, nt * here);
-        for (let row = 0; row < nt; row++) {
-          const at = (n0 + row) * this.#blocks + firstBlock;
-          const from = result.codes + row * here * blockBytes;
-          this.#codes.set(arena.bytes.subarray(from, from + here * blockBytes), at * blockBytes);
-          for (let b = 0; b < here; b++) this.#scales[at + b] = scales[row * here + b] as number;
-          if (!this.#spec.symmetric)
-            for (let b = 0; b < here; b++) this.#zeros[at + b] = arena.bytes[result.zeros + row * here + b] as number;
-        }
-      }
-  }
-
-  /** Runs the kernel on (rows, cols) floats in the arena; says where it wrote. */
-  #kernel(src: number, rows: number, cols: number): { blocks: number; codes: number; scales: number; zeros: number } {
+  /** Quantizes consecutive rows, from element `at` of the piece on, whose blocks are consecutive in the result, from `firstBlock` on. */
+  #run(piece: Piece, at: number, rows: number, cols: number, firstBlock: number): void {
     const { bits, block, symmetric, scaleType } = this.#spec;
-    const arena = this.#arena;
-    const blocks = Math.ceil(cols / block);
-    const codes = arena.allocate((rows * blocks * block * bits) / 8);
-    const scales = arena.allocate(rows * blocks * 4);
-    const zeros = arena.allocate(rows * blocks);
-    const sums = arena.zeros(24);
+    this.#arena.reset();
+    const src = this.#load(piece, at, rows * cols);
+    const count = rows * Math.ceil(cols / block);
+    const room = this.#room(count);
     this.#notFinite += this.#wasm.quantizeBlocks(
       src,
       rows,
@@ -160,20 +119,138 @@ export class WasmBlockQuantizer implements BlockQuantizer {
       bits,
       symmetric ? 1 : 0,
       scaleType === "float16" ? 1 : 0,
-      arena.copy(this.#ratios),
+      room.ratios,
       this.#ratios.length,
-      codes,
-      scales,
-      zeros,
-      arena.allocate(block * 4),
-      sums,
+      room.codes,
+      room.scales,
+      room.zeros,
+      this.#arena.allocate(block * 4),
+      room.sums,
     );
-    const [squaredError = 0, squaredNorm = 0, maxError = 0] = arena.doubles(sums, 3);
+    this.#addSums(room.sums);
+    this.#keep(room, 0, count, firstBlock);
+  }
+
+  #takeTransposed(piece: Piece, k: number, n: number): void {
+    const { block, bits } = this.#spec;
+    const start = this.#filled / n; // of k
+    if (start % block !== 0 || (k % block !== 0 && start + k !== this.#cols))
+      throw new PareError("internal", "A piece of a transposed matrix is not whole blocks of rows", {
+        found: `rows ${start} to ${start + k}`,
+      });
+    const widest = Math.max(16, Math.floor(WIDEST_TILE_BYTES / (block * 64)) * 16);
+    for (let n0 = 0; n0 < n; n0 += widest) {
+      const nt = Math.min(widest, n - n0);
+      const tileRows = Math.max(1, Math.floor(COLUMNS_TILE_BYTES / (nt * block * 4))) * block;
+      const tiles = Math.max(1, Math.floor(GATHERED_BYTES / (nt * (tileRows / block) * ((block * bits) / 8 + 5))));
+      for (let k0 = 0; k0 < k; k0 += tiles * tileRows)
+        this.#gather(piece, [k0, Math.min(k, k0 + tiles * tileRows)], [n0, n0 + nt], n, tileRows, start);
+    }
+  }
+
+  /** Quantizes part of a transposed piece in tiles of so many rows, then puts the results of its columns in their places. */
+  #gather(
+    piece: Piece,
+    [k0, k1]: readonly [number, number],
+    [n0, n1]: readonly [number, number],
+    n: number,
+    tileRows: number,
+    start: number,
+  ): void {
+    const { bits, block, symmetric, scaleType } = this.#spec;
+    const arena = this.#arena;
+    arena.reset();
+    const nt = n1 - n0;
+    const here = Math.ceil((k1 - k0) / block);
+    const room = this.#room(nt * here); // (nt, here)
+    const temp = arena.allocate(block * 68 + 256);
+    const mark = arena.mark();
+    for (let row = k0; row < k1; row += tileRows) {
+      arena.release(mark);
+      const kt = Math.min(tileRows, k1 - row);
+      const { src, stride } = this.#loadColumns(piece, row, kt, n0, nt, n);
+      const place = (row - k0) / block;
+      this.#notFinite += this.#wasm.quantizeColumns(
+        src,
+        kt,
+        nt,
+        stride,
+        block,
+        bits,
+        symmetric ? 1 : 0,
+        scaleType === "float16" ? 1 : 0,
+        room.ratios,
+        this.#ratios.length,
+        room.codes + (place * block * bits) / 8,
+        room.scales + place * 4,
+        room.zeros + place,
+        here,
+        temp,
+        room.sums,
+      );
+    }
+    this.#addSums(room.sums);
+    const firstBlock = (start + k0) / block;
+    if (here === this.#blocks) this.#keep(room, 0, nt * here, n0 * here);
+    else for (let c = 0; c < nt; c++) this.#keep(room, c * here, here, (n0 + c) * this.#blocks + firstBlock);
+  }
+
+  /** Address of so many floats of a piece, from element `at` on. */
+  #load(piece: Piece, at: number, length: number): number {
+    if ("address" in piece) return piece.address + at * 4;
+    const to = this.#arena.allocate(length * 4);
+    piece.read(this.#arena.bytes.subarray(to, to + length * 4), at * 4);
+    return to;
+  }
+
+  /** Address and stride of (kt, nt) floats of a piece whose rows are n long. */
+  #loadColumns(
+    piece: Piece,
+    row: number,
+    kt: number,
+    n0: number,
+    nt: number,
+    n: number,
+  ): { src: number; stride: number } {
+    if ("address" in piece || nt === n) return { src: this.#load(piece, row * n + n0, kt * nt), stride: n };
+    const to = this.#arena.allocate(kt * nt * 4);
+    for (let i = 0; i < kt; i++) {
+      const at = to + i * nt * 4;
+      piece.read(this.#arena.bytes.subarray(at, at + nt * 4), ((row + i) * n + n0) * 4);
+    }
+    return { src: to, stride: nt };
+  }
+
+  /** Memory for the results of so many blocks. */
+  #room(count: number): Room {
+    const { bits, block } = this.#spec;
+    const arena = this.#arena;
+    return {
+      codes: arena.allocate((count * block * bits) / 8),
+      scales: arena.allocate(count * 4),
+      zeros: arena.allocate(count),
+      ratios: arena.copy(this.#ratios),
+      sums: arena.zeros(24),
+    };
+  }
+
+  /** Copies `count` blocks of results to their places, from block `to` on. */
+  #keep({ codes, scales, zeros }: Room, from: number, count: number, to: number): void {
+    const { block, bits, symmetric } = this.#spec;
+    const arena = this.#arena;
+    const blockBytes = (block * bits) / 8;
+    const start = codes + from * blockBytes;
+    this.#codes.set(arena.bytes.subarray(start, start + count * blockBytes), to * blockBytes);
+    this.#scales.set(arena.floats(scales + from * 4, count), to);
+    if (!symmetric) this.#zeros.set(arena.bytes.subarray(zeros + from, zeros + from + count), to);
+  }
+
+  #addSums(sums: number): void {
+    const [squaredError = 0, squaredNorm = 0, maxError = 0] = this.#arena.doubles(sums, 3);
     const total = this.#sums;
     total[0] = (total[0] as number) + squaredError;
     total[1] = (total[1] as number) + squaredNorm;
     total[2] = Math.max(total[2] as number, maxError);
-    return { blocks, codes, scales, zeros };
   }
 
   finish(): BlockQuantized {
@@ -196,6 +273,15 @@ export class WasmBlockQuantizer implements BlockQuantizer {
       notFinite: this.#notFinite,
     };
   }
+}
+
+/** Addresses of what a kernel writes. */
+interface Room {
+  readonly codes: number;
+  readonly scales: number;
+  readonly zeros: number;
+  readonly ratios: number;
+  readonly sums: number;
 }
 
 function packZeroPoints(zeros: Uint8Array, rows: number, blocks: number, bits: 2 | 4 | 8): Uint8Array {

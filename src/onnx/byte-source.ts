@@ -1,5 +1,6 @@
 /** Where a file's bytes come from: memory, a Blob, or a server that answers range requests. Files: file-source.node.ts. */
 import { PareError, messageOf } from "../base/error.ts";
+import type { FileRange } from "../base/file-range.ts";
 
 /** Random access to bytes. Reads never go past the end; asking for more than there is throws `bad-model`. */
 export interface ByteSource {
@@ -12,6 +13,8 @@ export interface ByteSource {
   read(offset: number, length: number): Promise<Uint8Array>;
   /** Fills `target` from `offset`. */
   readInto(target: Uint8Array, offset: number): Promise<void>;
+  /** The same bytes for another thread to read, present where they lie in a file; valid while this source is in use. */
+  fileRange?(offset: number, length: number): FileRange;
 }
 
 /** Finds the file of a tensor's external `location`, a path relative to the model's folder. */

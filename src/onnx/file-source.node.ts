@@ -4,6 +4,7 @@ import { lstat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { PareError, messageOf } from "../base/error.ts";
+import { type FileRange, shortFile } from "../base/file-range.ts";
 import { type ByteSource, type ExternalResolver, checkRange } from "./byte-source.ts";
 import { checkLocation } from "./external.ts";
 
@@ -56,10 +57,14 @@ class FileSource implements ByteSource {
       // The engine of Node reads at most 2^31 - 1 bytes at once.
       const length = Math.min(target.byteLength - done, 2 ** 30);
       const { bytesRead } = await readAsync(this.#descriptor, target, done, length, offset + done);
-      if (bytesRead === 0)
-        throw new PareError("bad-model", "The file became shorter while it was read", { where: this.name });
+      if (bytesRead === 0) throw shortFile(this.name);
       done += bytesRead;
     }
+  }
+
+  fileRange(offset: number, byteLength: number): FileRange {
+    checkRange(this, offset, byteLength);
+    return { name: this.name, descriptor: this.#descriptor, offset, byteLength };
   }
 }
 

@@ -1,5 +1,6 @@
 /** Bytes of tensors that are not held in messages: ranges of files, decoded when they are read. */
 import { PareError } from "../base/error.ts";
+import type { FileRange } from "../base/file-range.ts";
 import type { ByteSource } from "./byte-source.ts";
 import type { TensorProto } from "./gen/onnx_pb.js";
 import { MAX_DECODED_BYTES } from "./limits.ts";
@@ -11,6 +12,8 @@ export interface Payload {
   read(offset?: number, length?: number): Promise<Uint8Array>;
   /** Fills `target` from `offset`; present where a part costs no more than its bytes. */
   readInto?(target: Uint8Array, offset: number): Promise<void>;
+  /** Where the bytes lie, for another thread to read; undefined, also as a promise, where they are no range of an open file. */
+  fileRange?(): Promise<FileRange | undefined>;
   /** Begins the computation behind the bytes, where there is one that can run ahead; the signal stops it. */
   prepare?(signal: AbortSignal): Promise<void>;
 }
@@ -46,6 +49,7 @@ export function rangePayload(source: ByteSource, offset: number, byteLength: num
     byteLength,
     read: (from = 0, length = byteLength - from) => source.read(offset + from, length),
     readInto: (target, from) => source.readInto(target, offset + from),
+    fileRange: async () => source.fileRange?.(offset, byteLength),
   };
 }
 
@@ -63,6 +67,7 @@ export function deferredPayload(open: () => Promise<ByteSource>, offset: number,
     byteLength,
     read: async (from = 0, length = byteLength - from) => (await source()).read(offset + from, length),
     readInto: async (target, from) => (await source()).readInto(target, offset + from),
+    fileRange: async () => (await source()).fileRange?.(offset, byteLength),
   };
 }
 

@@ -1,5 +1,6 @@
 /** Where large weights are computed: in worker threads under Node, several at a time within a bound; elsewhere in this thread. */
 import type { DType } from "../base/dtype.ts";
+import type { FileRange } from "../base/file-range.ts";
 import { throwIfAborted } from "../base/error.ts";
 import { toFloat32 } from "../base/to-float32.ts";
 import type { KernelPool } from "../kernels/pool.node.ts";
@@ -16,6 +17,8 @@ import type {
 export interface RowQuantizer {
   /** Takes the next stored rows, packed elements of `dtype`; resolves with the buffer, free to be filled again. */
   push(dtype: DType, rows: Uint8Array): Promise<Uint8Array>;
+  /** As `push`, of so many rows in a file, where another thread can read them. */
+  read?(dtype: DType, rows: number, file: FileRange): Promise<void>;
   finish(): Promise<BlockQuantized>;
   close(): void;
 }

@@ -1,5 +1,9 @@
 /** The kernel pool: same results as on the main thread, moved buffers, stopping, failing, closing. */
+import { closeSync, openSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
+import { bytesOf } from "../../src/base/dtype.ts";
 import { loadKernels } from "../../src/kernels/kernels.ts";
 import { KernelPool } from "../../src/kernels/pool.node.ts";
 import { expectElements, noise } from "./arrays.ts";
@@ -123,6 +127,50 @@ describe("KernelPool", () => {
     };
     await Promise.all([1, 2, 3, 4, 5].map(quantize));
     expect(pool.pending).toBe(0);
+  });
+
+  it("streams matrices that its workers read from a file themselves", async () => {
+    pool = new KernelPool(1);
+    const kernels = await loadKernels();
+    const spec = { bits: 4, block: 32, symmetric: false } as const;
+    const [rows, cols] = [96, 50];
+    const w = kernels.fromFloat16(kernels.toFloat16(noise(rows * cols)).bits); // the same in both dtypes
+    const path = join(tmpdir(), `pare-pool-${process.pid}.bin`);
+    for (const dtype of ["float32", "float16"] as const) {
+      const bytes = bytesOf(dtype === "float32" ? w : kernels.toFloat16(w).bits);
+      writeFileSync(path, Buffer.concat([Buffer.alloc(12), bytes]));
+      const descriptor = openSync(path, "r");
+      try {
+        const part = (from: number, to: number) => ({
+          name: path,
+          descriptor,
+          offset: 12 + (bytes.length / rows) * from,
+          byteLength: (bytes.length / rows) * (to - from),
+        });
+        for (const transpose of [false, true]) {
+          const stream = pool.blockQuantizer({ rows, cols, transpose }, spec);
+          await stream.read(dtype, 64, part(0, 64));
+          await stream.read(dtype, 32, part(64, 96));
+          const found = await stream.finish();
+          const expected = transpose
+            ? kernels.quantizeBlocksTransposed(w, rows, cols, spec)
+            : kernels.quantizeBlocks(w, rows, cols, spec);
+          expectElements(found.codes, expected.codes);
+          expectElements(found.scales, expected.scales);
+        }
+        truncateSync(path, 12 + bytes.length - 1);
+        const short = pool.blockQuantizer({ rows, cols }, spec);
+        await expect(short.read(dtype, rows, part(0, rows))).rejects.toMatchObject({ code: "bad-model" });
+        short.close();
+        // More rows than the range holds
+        const wrong = pool.blockQuantizer({ rows, cols }, spec);
+        await expect(wrong.read(dtype, rows, part(0, rows - 1))).rejects.toMatchObject({ code: "internal" });
+        wrong.close();
+      } finally {
+        closeSync(descriptor);
+        rmSync(path);
+      }
+    }
   });
 
   it("passes on a stream's errors; stops it by its signal", async () => {

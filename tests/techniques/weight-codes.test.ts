@@ -1,4 +1,7 @@
 /** Large weights are quantized in worker threads: the same bytes as in this thread, errors and stopping included. */
+import { closeSync, openSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { bytesOf } from "../../src/base/dtype.ts";
 import { Rng } from "../../src/base/rng.ts";
@@ -61,6 +64,32 @@ describe("codes of large weights", () => {
       expect(codes.error.value).toBeCloseTo(Math.sqrt(expected.squaredError / expected.squaredNorm), 12);
     }
     expect(data[0]).toBe(floats(1, 1)[0]); // the weight itself was not given away
+  });
+
+  it("are the same when workers read the weight from its file", async () => {
+    const kernels = await loadKernels();
+    const path = join(tmpdir(), `pare-weight-${process.pid}.bin`);
+    writeFileSync(path, Buffer.concat([Buffer.alloc(100), bytesOf(data)]));
+    const descriptor = openSync(path, "r");
+    try {
+      const byteLength = data.byteLength;
+      const source: TensorSource = {
+        ...ranged(data, [ROWS, COLS]).source,
+        readInto: () => Promise.reject(new Error("read here instead of there")),
+        fileRange: async () => ({ name: path, descriptor, offset: 100, byteLength }),
+      };
+      for (const transpose of [false, true]) {
+        const there = packed(kernels, new Tensor("float32", [ROWS, COLS], source), transpose);
+        const here = packed(kernels, ranged(data, [ROWS, COLS]), transpose);
+        for (const part of ["codes", "scales", "zeroPoints"] as const)
+          expect(
+            Buffer.compare((await there[part]?.bytes()) as Uint8Array, (await here[part]?.bytes()) as Uint8Array),
+          ).toBe(0);
+      }
+    } finally {
+      closeSync(descriptor);
+      rmSync(path);
+    }
   });
 
   it("are the same with a scale per row", async () => {

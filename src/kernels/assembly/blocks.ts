@@ -36,8 +36,6 @@ export function quantizeBlocks(
   temp: usize,
   sums: usize,
 ): i32 {
-  const middle: i32 = 1 << (bits - 1);
-  const top: i32 = (1 << bits) - 1;
   const codeBytes: usize = <usize>((block * bits) >> 3);
   let notFinite = 0;
   for (let row = 0; row < rows; row++) {
@@ -50,29 +48,49 @@ export function quantizeBlocks(
         memory.fill(temp + ((<usize>count) << 2), 0, (<usize>(block - count)) << 2);
         p = temp;
       }
-      const bad = rangeOf(p, block);
-      const low = rangeLow;
-      const high = rangeHigh;
-      if (bad) {
-        if (p != temp) memory.copy(temp, p, (<usize>block) << 2);
-        p = temp;
-        replaceNotFinite(p, block, low, high);
-        notFinite += bad;
-      }
-      const peak: f32 = high > -low ? high : low;
-      const plain: f32 = symmetric ? peak / <f32>-middle : rangeScale(low, high, <f32>top);
-      let s = storedScale(plain, half);
-      const z: i32 = symmetric ? middle : <i32>nearest(max<f32>(0, min<f32>(<f32>top, -low / s)));
-      if (ratioCount) s = bestScale(p, block, plain, s, <f32>-z, <f32>(top - z), ratios, ratioCount, half);
-      store<f32>(scales, s);
-      store<u8>(zeros, <u8>z);
+      notFinite += quantizeBlock(p, block, bits, symmetric, half, ratios, ratioCount, codes, scales, zeros, temp, sums);
       scales += 4;
       zeros += 1;
-      encodeBlock(p, block, bits, s, z, top, codes, sums);
       codes += codeBytes;
     }
   }
   return notFinite;
+}
+
+/** Quantizes one whole block at p (which may be `temp`); parameters as in {@link quantizeBlocks}. */
+export function quantizeBlock(
+  p: usize,
+  block: i32,
+  bits: i32,
+  symmetric: bool,
+  half: bool,
+  ratios: usize,
+  ratioCount: i32,
+  codes: usize,
+  scales: usize,
+  zeros: usize,
+  temp: usize,
+  sums: usize,
+): i32 {
+  const middle: i32 = 1 << (bits - 1);
+  const top: i32 = (1 << bits) - 1;
+  const bad = rangeOf(p, block);
+  const low = rangeLow;
+  const high = rangeHigh;
+  if (bad) {
+    if (p != temp) memory.copy(temp, p, (<usize>block) << 2);
+    p = temp;
+    replaceNotFinite(p, block, low, high);
+  }
+  const peak: f32 = high > -low ? high : low;
+  const plain: f32 = symmetric ? peak / <f32>-middle : rangeScale(low, high, <f32>top);
+  let s = storedScale(plain, half);
+  const z: i32 = symmetric ? middle : <i32>nearest(max<f32>(0, min<f32>(<f32>top, -low / s)));
+  if (ratioCount) s = bestScale(p, block, plain, s, <f32>-z, <f32>(top - z), ratios, ratioCount, half);
+  store<f32>(scales, s);
+  store<u8>(zeros, <u8>z);
+  encodeBlock(p, block, bits, s, z, top, codes, sums);
+  return bad;
 }
 
 /** The best of the ratios times the plain scale and its refits; ties go to the first. */

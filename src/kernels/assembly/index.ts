@@ -1,6 +1,7 @@
 /** SIMD kernels, compiled by AssemblyScript. Every export has a plain TypeScript reference in ../reference. */
 export { balanceBytes } from "./balance";
 export { dequantizeBlocks, quantizeBlocks, quantizeBytes } from "./blocks";
+export { quantizeColumns } from "./columns";
 export { addRefit, mergeRange, replaceNotFinite, searchErrors } from "./scale";
 export { fromBfloat16, fromFloat16, toBfloat16, toFloat16 } from "./convert";
 export { compare, countNonZero, histogram, summarize, summarizeChannels } from "./reduce";

@@ -44,6 +44,11 @@ function blockQuantizer(
       w.set(piece, filled);
       filled += piece.length;
     },
+    pull(count, read) {
+      const piece = w.subarray(filled, filled + count * cols);
+      read(new Uint8Array(piece.buffer, piece.byteOffset, piece.byteLength), 0);
+      filled += piece.length;
+    },
     finish() {
       if (filled !== w.length)
         throw new PareError("internal", "Not every row was pushed", { found: `${filled} of ${w.length} elements` });

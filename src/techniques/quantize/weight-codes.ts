@@ -1,5 +1,6 @@
 /** Quantizes one stored weight into codes, scales and zero points as lazy tensors, streaming through the kernels. */
-import { type DType, bytesOf } from "../../base/dtype.ts";
+import { type DType, byteLengthOf, bytesOf } from "../../base/dtype.ts";
+import type { FileRange } from "../../base/file-range.ts";
 import { packBits } from "../../base/packed.ts";
 import { toFloat32 } from "../../base/to-float32.ts";
 import { Tensor } from "../../ir/tensor.ts";
@@ -33,6 +34,8 @@ export interface Codes {
 
 /** Bytes read and quantized at a time. */
 const TILE_BYTES = 8 << 20;
+/** The same where a worker reads them itself, a few at a time, and answers when it has done so many. */
+const FILE_TILE_BYTES = 64 << 20;
 
 /**
  * Block-wise along the reduction axis of a matrix: of each row when `transpose` is false, of each column when it is true
@@ -61,13 +64,18 @@ export function blockCodes(
     async (signal) => {
       // A transposed matrix arrives in whole blocks of rows.
       const step = stored.transpose ? block : 1;
-      const rowBytes = stored.cols * bytesPerElement(tensor.dtype);
-      const tileRows = Math.max(step, Math.floor(TILE_BYTES / rowBytes / step) * step);
+      const rowBytes = byteLengthOf(tensor.dtype, stored.cols);
+      const rowsOf = (bytes: number): number => Math.max(step, Math.floor(bytes / rowBytes / step) * step);
+      const file = await tensor.source.fileRange?.();
+      const tileBytes = 2 * rowsOf(TILE_BYTES) * rowBytes;
+      const inputBytes = file ? 0 : tensor.source.readInto ? tileBytes : tensor.byteLength;
       const resultBytes = rows * blocks * ((block * bits) / 8 + 5);
-      const memoryBytes = resultBytes + (tensor.source.readInto ? 2 * tileRows * rowBytes : tensor.byteLength);
-      const result = await computeWeight(kernels, tensor.byteLength, memoryBytes, signal, (host) =>
-        pushRows(tensor, stored.rows, rowBytes, tileRows, host.blockQuantizer(stored, spec)),
-      );
+      const result = await computeWeight(kernels, tensor.byteLength, resultBytes + inputBytes, signal, (host) => {
+        const quantizer = host.blockQuantizer(stored, spec);
+        return file && quantizer.read
+          ? readRows(tensor.dtype, file, stored.rows, rowBytes, rowsOf(FILE_TILE_BYTES), quantizer)
+          : pushRows(tensor, stored.rows, rowBytes, rowsOf(TILE_BYTES), quantizer);
+      });
       error.value = relativeError(result);
       const codes = layout.trim ? trimmed(result, cols) : result.codes;
       return [
@@ -133,6 +141,27 @@ function named(parts: SharedParts): Pick<Codes, "codes" | "scales" | "zeroPoints
   return { codes, scales, zeroPoints };
 }
 
+/** Has a matrix in a file read and quantized by the thread of the quantizer. */
+async function readRows(
+  dtype: DType,
+  file: FileRange,
+  rows: number,
+  rowBytes: number,
+  tileRows: number,
+  quantizer: RowQuantizer,
+): Promise<BlockQuantized> {
+  try {
+    for (let row = 0; row < rows; row += tileRows) {
+      const count = Math.min(tileRows, rows - row);
+      const range = { ...file, offset: file.offset + row * rowBytes, byteLength: count * rowBytes };
+      await quantizer.read?.(dtype, count, range);
+    }
+    return await quantizer.finish();
+  } finally {
+    quantizer.close();
+  }
+}
+
 /** Streams a matrix through a quantizer; the next tile is read while one is quantized, in two buffers that take turns. */
 async function pushRows(
   tensor: Tensor,
@@ -175,10 +204,6 @@ async function ownFloats(tensor: Tensor): Promise<Float32Array> {
   if (tensor.source.readInto) await tensor.source.readInto(new Uint8Array(floats.buffer), 0);
   else floats.set(toFloat32("float32", await tensor.bytes()));
   return floats;
-}
-
-function bytesPerElement(dtype: DType): number {
-  return dtype === "float32" ? 4 : dtype === "float64" ? 8 : 2;
 }
 
 /** ‖ŵ − w‖ / ‖w‖. */
