@@ -1,6 +1,7 @@
 /** Training as it goes, on stderr: curves that redraw themselves on a terminal, a line per epoch elsewhere. */
 import { formatSeconds } from "../report/format.ts";
 import { textChart } from "../report/text-chart.ts";
+import { metricLabel } from "../report/training-run.ts";
 import type { EpochRecord } from "../train/checkpoint.ts";
 import type { TrainProgress } from "../train/train-options.ts";
 import type { Terminal } from "./run.node.ts";
@@ -38,7 +39,7 @@ function stageText({ stage, loss }: TrainProgress): string {
 }
 
 function formatEpoch({ epoch, loss, metrics, seconds }: EpochRecord): string {
-  const scores = Object.entries(metrics).map(([name, value]) => `, ${name} ${value.toFixed(4)}`);
+  const scores = Object.entries(metrics).map(([name, value]) => `, ${metricLabel(name)} ${value.toFixed(4)}`);
   return `epoch ${epoch}: loss ${loss.toFixed(4)}${scores.join("")} (${formatSeconds(seconds)})`;
 }
 

@@ -35,6 +35,11 @@ export function isTrainingResults(document: unknown): document is TrainingResult
   return named && Array.isArray(epochs) && epochs.length > 0 && epochs.every(isEpoch) && isEpoch(best);
 }
 
+/** A metric's name beside the training loss: the loss on held-out samples says so. */
+export function metricLabel(name: string): string {
+  return name === "loss" ? "validation loss" : name;
+}
+
 interface Curve {
   readonly label: string;
   readonly className: string;
@@ -145,7 +150,7 @@ export function trainingPage(results: TrainingResults): string {
 <main id="app">
 <header class="page"><p class="eyebrow">Training report</p><h1>${name}</h1><p class="summary">${summary}</p></header>
 ${charts.join("\n")}
-<section class="card"><h2>Epochs</h2><table class="models"><thead>${row(["epoch", "training loss", ...names, "time"], "th")}</thead><tbody>${rows.join("")}</tbody></table></section>
+<section class="card"><h2>Epochs</h2><table class="models"><thead>${row(["epoch", "training loss", ...names.map(metricLabel), "time"], "th")}</thead><tbody>${rows.join("")}</tbody></table></section>
 <footer>Made by pare. This page is one file: everything it shows is inside it.</footer>
 </main>
 </body>

@@ -11,7 +11,7 @@ import type { Model } from "../../ir/model.ts";
 import { saveFile } from "../../ir/save.node.ts";
 import { formatSeconds } from "../../report/format.ts";
 import { textChart } from "../../report/text-chart.ts";
-import { trainingPage } from "../../report/training-run.ts";
+import { metricLabel, trainingPage } from "../../report/training-run.ts";
 import { checkOutput } from "../../techniques/compress-file.node.ts";
 import { checkOptions } from "../../techniques/recipe.ts";
 import { parseTrainingTexts } from "../../techniques/training-texts.ts";
@@ -126,7 +126,7 @@ async function runTraining(
   return {
     json,
     text: [
-      formatTable(epochs.map(epochRow), ["epoch", "loss", ...Object.keys(best.metrics), "time"]),
+      formatTable(epochs.map(epochRow), ["epoch", "loss", ...Object.keys(best.metrics).map(metricLabel), "time"]),
       ...notes,
       `Wrote ${output} (weights of epoch ${best.epoch}; ${formatSeconds(secondsPerStep)} per step)`,
     ].join("\n"),
