@@ -52,7 +52,8 @@ export { reinitialise } from "./techniques/tune/reinitialise.ts";
 export { convertOpset } from "./transform/opset.ts";
 
 // Training, sweeps and reports
-export { buildArchitecture } from "./architectures/build.ts";
+export { ARCHITECTURES, type BuildOptions, buildArchitecture } from "./architectures/build.ts";
+export type { Architecture } from "./architectures/architecture.ts";
 export { grad } from "./train/grad.ts";
 export { maxNorm, nonNegative } from "./train/projections.ts";
 export { findLearningRate, reestimateBatchNorm, train } from "./train/train.node.ts";
