@@ -1,0 +1,179 @@
+/** The gradient of a whole model's weights against central differences along random directions, in the engine's float32. */
+import { inferShapes } from "../../src/analyse/shapes.ts";
+import { Rng } from "../../src/base/rng.ts";
+import { elementCount } from "../../src/base/shape.ts";
+import { Builder } from "../../src/ir/builder.ts";
+import { cloneModel } from "../../src/ir/clone.ts";
+import type { Value } from "../../src/ir/graph.ts";
+import type { Model } from "../../src/ir/model.ts";
+import { Tensor } from "../../src/ir/tensor.ts";
+import { openSession } from "../../src/run/open-session.node.ts";
+import type { Feeds, NdArray } from "../../src/run/session.ts";
+import { indexRanges, syntheticFeeds } from "../../src/run/synthetic.ts";
+import { grad, gradientName } from "../../src/train/grad.ts";
+import { trainableParameters } from "../../src/train/parameters.ts";
+
+/** Steps relative to a tensor's root mean square, each a quarter of the one before. */
+const STEPS = [2 ** -3, 2 ** -5, 2 ** -7, 2 ** -9, 2 ** -11];
+
+export interface CheckedTensor {
+  readonly name: string;
+  /** |central difference − gradient·direction| relative to the size of either. */
+  readonly error: number;
+  /** By how much two steps of the central difference disagree, relative to the same: what it is worth. */
+  readonly doubt: number;
+}
+
+export interface ModelGradient {
+  readonly parameters: number;
+  readonly checked: readonly CheckedTensor[];
+  readonly nodes: { readonly forward: number; readonly gradient: number };
+}
+
+export interface CheckOptions {
+  readonly feeds?: Feeds;
+  readonly dims?: Readonly<Record<string, number>>;
+  /** Tensors to check; default 6, drawn at random. */
+  readonly sample?: number;
+  /** Changes a gradient first, for negative controls. */
+  corrupt?(gradient: Float64Array): void;
+}
+
+/** Sizes of all inputs fixed to those of the feeds. */
+function fixInputs(model: Model, options: CheckOptions): Feeds {
+  const inputs = model.graph.inputs.filter((input) => !input.tensor);
+  const ports = inputs.map(({ name, dtype, shape }) => ({ name, dtype: dtype ?? "float32", shape: shape ?? [] }));
+  const feeds = options.feeds ?? syntheticFeeds(ports, { ranges: indexRanges(model), dims: options.dims });
+  for (const input of inputs) input.shape = feeds[input.name]?.shape ?? [];
+  for (const node of model.graph.allNodes()) for (const output of node.outputs) output.shape = undefined;
+  return feeds;
+}
+
+/** A model without weights to learn is differentiated with respect to its float inputs. */
+function variables(model: Model): Value[] {
+  const weights = trainableParameters(model);
+  return weights.length > 0
+    ? weights
+    : model.graph.inputs.filter(
+        (input) => input.dtype === "float32" && elementCount((input.shape ?? []) as number[]) > 0,
+      );
+}
+
+const numbers = (array: NdArray | undefined): Float64Array => Float64Array.from(array?.data as Float32Array);
+
+/** Builds the gradient of a fixed random weighting of the first float output, runs it, and compares. Throws where it cannot be built. */
+export async function checkModelGradient(original: Model, options: CheckOptions = {}): Promise<ModelGradient> {
+  const model = cloneModel(original);
+  const feeds = fixInputs(model, options);
+  inferShapes(model);
+  const rng = new Rng(5);
+  const y = model.graph.outputs.find((output) => output.dtype === "float32");
+  if (!y) throw new Error("no float32 output");
+  const all = variables(model);
+  const names = all.map((value) => value.name);
+  const chosen = rng.shuffle(names.map((_, i) => i)).slice(0, options.sample ?? 6);
+
+  // What is varied becomes an input of the forward model.
+  const forward = cloneModel(model);
+  const values = new Map<string, NdArray>();
+  for (const index of chosen) {
+    const name = names[index] as string;
+    const value = [...forward.graph.values()].find((each) => each.name === name) as Value;
+    if (!value.tensor) {
+      values.set(name, feeds[name] as NdArray);
+      continue;
+    }
+    values.set(name, { dtype: "float32", shape: value.tensor.shape, data: await value.tensor.data() });
+    value.tensor = undefined;
+    forward.graph.initializers.delete(name);
+    if (!forward.graph.inputs.includes(value)) forward.graph.inputs.push(value);
+  }
+  const out = forward.graph.outputs[model.graph.outputs.indexOf(y)] as Value;
+  forward.graph.outputs.splice(0, forward.graph.outputs.length, out);
+  const session = await openSession(forward, { inProcess: true, threads: 2, optimize: "basic" });
+  try {
+    const base = { ...feeds, ...Object.fromEntries(values) };
+    const plain = numbers((await session.run(base))[y.name]);
+    const weights = Float32Array.from(plain, () => rng.normal());
+    const model2 = cloneModel(model);
+    const { loss } = addLoss(model2, y.name, weights);
+    const gradientModel = grad(model2, { of: loss, wrt: chosen.map((index) => names[index] as string) });
+    const gradients = await runOnce(gradientModel, feeds);
+    const checked: CheckedTensor[] = [];
+    for (const index of chosen) {
+      const name = names[index] as string;
+      const array = values.get(name) as NdArray;
+      const gradient = numbers(gradients[gradientName(name)]);
+      options.corrupt?.(gradient);
+      const value = numbers(array);
+      const size = Math.sqrt(value.reduce((sum, x) => sum + x * x, 0) / value.length) || 1;
+      const direction = Float64Array.from(value, () => size * rng.normal());
+      const slope = async (step: number): Promise<number> => {
+        // The step that float32 really takes, element by element, would be an error of 1e-7/step: small beside the rest.
+        const at = async (sign: number): Promise<Float64Array> => {
+          const data = Float32Array.from(value, (x, i) => x + sign * step * (direction[i] ?? 0));
+          return numbers((await session.run({ ...base, [name]: { ...array, data } }))[y.name]);
+        };
+        const [high, low] = [await at(1), await at(-1)];
+        return high.reduce((sum, v, i) => sum + (v - (low[i] ?? 0)) * (weights[i] ?? 0), 0) / (2 * step);
+      };
+      const slopes: number[] = [];
+      for (const step of STEPS) slopes.push(await slope(step));
+      checked.push({ name, ...judged(slopes, gradient, direction) });
+    }
+    return {
+      parameters: all.reduce((sum, value) => sum + elementCount((value.shape ?? []) as number[]), 0),
+      checked,
+      nodes: { forward: [...original.graph.allNodes()].length, gradient: [...gradientModel.graph.allNodes()].length },
+    };
+  } finally {
+    await session.close();
+  }
+}
+
+/** The two neighbouring steps that agree best are extrapolated (Richardson) and compared with the gradient along the direction. */
+function judged(
+  slopes: readonly number[],
+  gradient: Float64Array,
+  direction: Float64Array,
+): { error: number; doubt: number } {
+  let best = { doubt: Number.POSITIVE_INFINITY, slope: Number.NaN };
+  for (let i = 0; i + 1 < slopes.length; i++) {
+    const [coarse, fine] = [slopes[i] as number, slopes[i + 1] as number];
+    const doubt = Math.abs(coarse - fine);
+    if (doubt < best.doubt) best = { doubt, slope: (16 * fine - coarse) / 15 };
+  }
+  let along = 0;
+  let square = 0;
+  for (const [i, g] of gradient.entries()) {
+    const part = g * (direction[i] ?? 0);
+    along += part;
+    square += part * part;
+  }
+  const size = Math.max(Math.abs(best.slope), Math.sqrt(square));
+  if (size === 0) return { error: 0, doubt: 0 };
+  return { error: Math.abs(best.slope - along) / size, doubt: best.doubt / size };
+}
+
+function addLoss(model: Model, output: string, weights: Float32Array): { readonly loss: string } {
+  const b = new Builder(model.graph, { prefix: "check/" });
+  const y = model.graph.outputs.find((each) => each.name === output) as Value;
+  const flat = b.op("Reshape", [y, b.constant("flat", Tensor.int64([-1]))]);
+  const scale = b.constant("weights", Tensor.float32([weights.length], weights));
+  const sum = b.op("ReduceSum", [b.op("Mul", [flat, scale])], { attributes: { keepdims: 0 } });
+  [sum.dtype, sum.shape] = ["float32", []];
+  b.output(sum, "check/loss");
+  return { loss: sum.name };
+}
+
+async function runOnce(model: Model, feeds: Feeds): Promise<Record<string, NdArray>> {
+  const needed = Object.fromEntries(
+    model.graph.inputs.flatMap(({ name }) => (feeds[name] ? [[name, feeds[name]]] : [])),
+  );
+  const session = await openSession(model, { inProcess: true, threads: 2, optimize: "basic" });
+  try {
+    return await session.run(needed as Feeds);
+  } finally {
+    await session.close();
+  }
+}
