@@ -23,6 +23,7 @@ import {
   shapeOf,
   shapeVector,
   slice,
+  transpose,
   unsqueeze,
   zerosLike,
 } from "./words.ts";
@@ -91,7 +92,12 @@ function lookupBack(c: GradContext, g: Value, indices: Value, axis: number, x: V
     const hot = c.b.op("OneHot", [flat, depth, values], { attributes: { axis: -1 } }); // (t, rows)
     const width = x.shape?.slice(1);
     const wide = isConcrete(width) ? reshape(c, parts, [-1, elementCount(width)]) : flatRows(c, parts);
-    return reshapeLike(c, c.b.op("Gemm", [hot, wide], { attributes: { transA: 1 } }), x);
+    // Before opset 11 Gemm needs a third input.
+    const sum =
+      c.opset < 11
+        ? c.b.op("MatMul", [transpose(c, hot, [1, 0]), wide])
+        : c.b.op("Gemm", [hot, wide], { attributes: { transA: 1 } });
+    return reshapeLike(c, sum, x);
   }
   const hot = c.b.op("OneHot", [flat, depth, values], { attributes: { axis: 0 } }); // (rows, t)
   const lead = slice(c, shapeOf(c, parts), [0], [0], [axis + 1]);

@@ -23,8 +23,10 @@ function unknownLength(c: RuleContext, found: string): PareError {
   });
 }
 
-// A condition that is the same at every run: the branch that it chooses
+// A condition that is the same at every run: the branch that it chooses. Inside other branches conditions stay: what the sizes
+// of a branch that is never taken come to need not make sense to the engine.
 export const lowerIf: Lower = (c) => {
+  if (c.b.graph.parent) return undefined;
   const [condition] = c.node.inputs;
   const known = condition?.tensor?.peekNumbers() ?? c.contents(condition);
   const branch = known && bodyOf(c, known[0] ? "then_branch" : "else_branch");
