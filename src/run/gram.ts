@@ -8,7 +8,7 @@ import { Tensor } from "../ir/tensor.ts";
 import { exposeValues } from "./expose.ts";
 import type { FeedStream } from "./feed-stream.ts";
 import { prefetch } from "./prefetch.ts";
-import type { NdArray, Session, SessionOptions } from "./session.ts";
+import type { Feeds, NdArray, Session, SessionOptions } from "./session.ts";
 
 /** What the rows are to be related to: a value Z with one row for each row of X. */
 export interface GramTarget {
@@ -48,6 +48,13 @@ export interface TargetSums {
   readonly squares: readonly Float64Array[]; // groups × (o/groups)
 }
 
+export interface GramOptions extends SessionOptions {
+  /** Values that are wanted as they are, beside the sums. */
+  readonly fetch?: readonly string[] | undefined;
+  /** Called after each batch with these values, by name, and what was fed. */
+  readonly onBatch?: ((values: Readonly<Record<string, NdArray>>, feeds: Feeds) => void) | undefined;
+}
+
 /**
  * Runs the data through the model and returns XᵀX for every request, in order. Memory: one k × k matrix per request and the
  * engine's memory for one batch. Products run in float32 within a batch, on rows from which the batch's mean is taken, so
@@ -58,10 +65,11 @@ export async function gram(
   requests: readonly GramRequest[],
   stream: FeedStream,
   open: (model: Model, options: SessionOptions) => Promise<Session>,
-  options: SessionOptions = {},
+  options: GramOptions = {},
 ): Promise<Gram[]> {
-  const { counted, groups } = countingModel(model, requests);
-  const session = await open(counted, options);
+  const { fetch = [], onBatch, ...sessionOptions } = options;
+  const { counted, groups } = countingModel(model, requests, fetch);
+  const session = await open(counted, sessionOptions);
   try {
     const sums = requests.map((request, i) => new Sums(groups[i] ?? 1, request.target !== undefined));
     for await (const feeds of prefetch(stream())) {
@@ -70,6 +78,7 @@ export async function gram(
       );
       const results = await session.run(fed);
       for (const [index, sum] of sums.entries()) sum.add((part) => results[`${part}_${index}`]);
+      onBatch?.(results, feeds);
     }
     if (sums.some((sum) => sum.rows === 0))
       throw new PareError("bad-data", "There is not one sample to run through the model");
@@ -149,7 +158,11 @@ function addTo(
 }
 
 /** The model that computes the products instead of the model's outputs, and the groups of each request. */
-function countingModel(model: Model, requests: readonly GramRequest[]): { counted: Model; groups: number[] } {
+function countingModel(
+  model: Model,
+  requests: readonly GramRequest[],
+  fetch: readonly string[],
+): { counted: Model; groups: number[] } {
   const nodes = new Map(model.graph.nodes.map((node) => [node.name, node]));
   const convs = requests.map((request) => {
     if ("value" in request) return undefined;
@@ -162,10 +175,11 @@ function countingModel(model: Model, requests: readonly GramRequest[]): { counte
     "value" in request ? request.value : (convs[i]?.inputs[0]?.name ?? ""),
   );
   const targets = requests.flatMap(({ target }) => (target ? [target.value] : []));
-  const counted = exposeValues(model, [...sources, ...targets]);
+  const counted = exposeValues(model, [...sources, ...targets, ...fetch]);
   const byName = new Map([...counted.graph.values()].map((value) => [value.name, value]));
-  counted.graph.outputs.length = 0;
-  const b = new Builder(counted.graph, { prefix: "pare_gram_" });
+  const { graph } = counted;
+  graph.outputs.splice(0, graph.outputs.length, ...fetch.map((name) => byName.get(name) as Value));
+  const b = new Builder(graph, { prefix: "pare_gram_" });
   const groups = requests.map((request, index) => {
     const source = byName.get(sources[index] as string) as Value;
     const node = convs[index];
@@ -177,6 +191,8 @@ function countingModel(model: Model, requests: readonly GramRequest[]): { counte
     products(b, x, z, index);
     return node?.int("group", 1) ?? 1;
   });
+  const read = graph.inputs.filter((input) => input.uses.length > 0 || graph.isOutput(input));
+  graph.inputs.splice(0, graph.inputs.length, ...read);
   return { counted, groups };
 }
 
