@@ -2,12 +2,13 @@
 
 /** Packs numbers (two's complement where negative; only the low `bits` bits count). */
 export function packBits(values: ArrayLike<number>, bits: 2 | 4): Uint8Array {
-  const perByte = 8 / bits;
   const mask = (1 << bits) - 1;
-  const bytes = new Uint8Array(Math.ceil(values.length / perByte));
-  for (let i = 0; i < values.length; i++) {
-    const at = Math.floor(i / perByte);
-    bytes[at] = (bytes[at] as number) | (((values[i] as number) & mask) << (bits * (i % perByte)));
+  const count = values.length;
+  const bytes = new Uint8Array(Math.ceil((count * bits) / 8));
+  for (let i = 0, at = 0; i < count; at++) {
+    let byte = 0;
+    for (let shift = 0; shift < 8 && i < count; shift += bits) byte |= ((values[i++] as number) & mask) << shift;
+    bytes[at] = byte;
   }
   return bytes;
 }

@@ -3,7 +3,8 @@ import { existsSync } from "node:fs";
 import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { PareError } from "../base/error.ts";
-import { sizeOf } from "../evaluate/size.node.ts";
+import { both } from "../base/settle.ts";
+import { type SizeReport, sizeOf } from "../evaluate/size.node.ts";
 import { loadFile } from "../ir/load.node.ts";
 import { saveFile } from "../ir/save.node.ts";
 import { outputError } from "../onnx/atomic-write.node.ts";
@@ -42,8 +43,13 @@ export async function compressFile(
       onProgress: (done, total) => options.onProgress?.({ stage: "writing", done, total }),
       ...(externalDataThreshold === undefined ? {} : { externalDataThreshold }),
     });
-    const verified = await prove(original, await loadFile(staged), options);
-    const report = reportOf(await sizeOf(input, options), await sizeOf(staged, options), reports, verified);
+    // Sizes are packed samples, which keep a processor busy while the proof waits for its sessions
+    const sizes = async (): Promise<[SizeReport, SizeReport]> => [
+      await sizeOf(input, { signal }),
+      await sizeOf(staged, { signal }),
+    ];
+    const [verified, [before, after]] = await both(prove(original, await loadFile(staged), options), sizes());
+    const report = reportOf(before, after, reports, verified);
     for (const name of await readdir(staging)) if (name !== basename(output)) await move(staging, name, output);
     await move(staging, basename(output), output);
     return report;

@@ -1,6 +1,7 @@
 /** The proof of a model too large to be run whole: some of its layers are cut out, run beside the original's, and compared. */
 import { throwIfAborted } from "../base/error.ts";
 import { Rng } from "../base/rng.ts";
+import { both } from "../base/settle.ts";
 import type { Value } from "../ir/graph.ts";
 import type { Model } from "../ir/model.ts";
 import { asNumbers } from "../run/arrays.ts";
@@ -92,12 +93,6 @@ function matchingLayers(original: Model, model: Model): Pair[] {
     if (before && after) pairs.push({ name: node.name || output.name, bytes, before, after });
   }
   return pairs;
-}
-
-/** Both results once both have ended, also when one has failed: no session is left open. */
-async function both<T>(first: Promise<T>, second: Promise<T>): Promise<readonly [T, T]> {
-  await Promise.allSettled([first, second]);
-  return [await first, await second];
 }
 
 async function runOnce(model: Model, options: SessionOptions & { readonly seed: number }): Promise<ArrayLike<number>> {
