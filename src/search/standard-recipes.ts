@@ -7,6 +7,9 @@ interface StandardRecipe {
   readonly steps: readonly string[];
 }
 
+/** Layers are fitted to the original before the whole is trained, and the original teaches it. */
+const TUNED = ["prune-weights:ratio=0.8,scope=global", "recover", "finetune:epochs=2,teacher=original"];
+
 /** Pruning happens before BatchNorm is folded, so that fine-tuning trains the network as it was trained before. */
 const RECIPES: readonly StandardRecipe[] = [
   { id: "simplify", label: "Simplified", steps: ["simplify"] },
@@ -25,24 +28,25 @@ const RECIPES: readonly StandardRecipe[] = [
     steps: ["prune-weights:ratio=0.5,score=random", "simplify"],
   },
   {
-    id: "prune-80-tuned",
-    label: "Pruned 80 %, tuned",
-    steps: ["prune-weights:ratio=0.8,scope=global", "finetune:epochs=2", "simplify"],
+    id: "prune-70-recovered",
+    label: "Pruned 70 %, recovered",
+    steps: ["prune-weights:ratio=0.7,scope=global", "recover", "simplify"],
   },
+  { id: "prune-80-tuned", label: "Pruned 80 %, tuned", steps: [...TUNED, "simplify"] },
   {
     id: "prune-80-tuned-int8",
     label: "Pruned 80 %, tuned, int8 weights",
-    steps: ["prune-weights:ratio=0.8,scope=global", "finetune:epochs=2", "simplify", "quantize-weights:bits=8"],
+    steps: [...TUNED, "simplify", "quantize-weights:bits=8"],
   },
   {
     id: "prune-80-tuned-int4",
     label: "Pruned 80 %, tuned, int4 weights",
-    steps: ["prune-weights:ratio=0.8,scope=global", "finetune:epochs=2", "simplify", "quantize-weights:bits=4"],
+    steps: [...TUNED, "simplify", "quantize-weights:bits=4"],
   },
   {
     id: "prune-80-tuned-static",
     label: "Pruned 80 %, tuned, int8 static",
-    steps: ["prune-weights:ratio=0.8,scope=global", "finetune:epochs=2", "simplify", "quantize"],
+    steps: [...TUNED, "simplify", "quantize"],
   },
 ];
 
