@@ -31,7 +31,7 @@ export const distill: TechniqueFunction = defineTechnique({
   needs: ["training"],
   options: z.object({
     student: z
-      .string()
+      .string({ error: "A student must be named: a model file, or an architecture such as resnet-20:width=8" })
       .describe("model file, or an architecture with its options: resnet-20:width=8 or mlp:hidden=30-30+classes=10"),
     teacher: z
       .string()
