@@ -55,16 +55,20 @@ const SECTIONS = {
   ],
   "train-step": ({ rows, versions }) => [
     "Training steps",
-    `Forward, loss, backward, SGD with momentum; in turns with PyTorch ${versions.torch}, each at its best thread count. Below 1 pare is faster.`,
+    `Forward, loss, backward, SGD with momentum; in turns with PyTorch ${versions.torch}, each in a process of its own at its best thread count. Below 1 pare is faster, or smaller. Peak memory is that of the whole process, Node or Python included. jax-js${versions.jaxJs === "absent" ? " was not found" : ` ${versions.jaxJs}`}: its WebAssembly backend, where the step was written for it.`,
     table(
-      ["network", "batch", "pare", "PyTorch", "ratio of medians", "ratio of fastest steps"],
+      ["network", "batch", "pare", "PyTorch", "jax-js", "ratio of medians", "ratio of fastest steps", "peak memory", "PyTorch's", "ratio"],
       rows.map((row) => [
         row.network,
         row.batch,
         `${milliseconds(row.pareSeconds)}, ${row.pareThreads} threads`,
         row.torchSeconds === undefined ? "not measured" : `${milliseconds(row.torchSeconds)}, ${row.torchThreads} threads`,
+        row.jaxSeconds === undefined ? "" : milliseconds(row.jaxSeconds),
         row.ratio?.toFixed(2) ?? "",
         row.ratioOfMins?.toFixed(2) ?? "",
+        megabytes(row.parePeakBytes),
+        row.torchPeakBytes === undefined ? "" : megabytes(row.torchPeakBytes),
+        row.ratioOfPeaks?.toFixed(2) ?? "",
       ]),
     ),
   ],
@@ -72,9 +76,11 @@ const SECTIONS = {
     "Gradients beside PyTorch",
     `Largest difference of any parameter's gradient from PyTorch ${versions.torch} in double precision, relative to that parameter's largest gradient; beside it PyTorch's own error in single precision.`,
     table(
-      ["network", "parameters", "loss", "PyTorch's loss", "largest difference", "PyTorch in single precision", "agrees"],
+      ["network", "images", "activations", "parameters", "loss", "PyTorch's loss", "largest difference", "PyTorch in single precision", "agrees"],
       rows.map((row) => [
         row.network,
+        row.layout,
+        row.away ? "away from ReLU's corners" : "as initialised",
         row.parameters,
         row.loss.toFixed(6),
         row.torchLoss.toFixed(6),

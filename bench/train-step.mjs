@@ -1,6 +1,9 @@
 /**
  * Training steps (forward, loss, backward, SGD with momentum) in pare and, when python3 has PyTorch, in PyTorch: in turns,
  * each run in a process of its own, at every thread count up to the machine's, the best one counted; peak memory of both.
+ * jax-js takes a few steps of the networks that bench/train-step-jax.mjs knows, where PARE_JAX names a folder that has it.
+ * On a machine that does other work too, `--under "chrt -f 1"` starts every run by such a command, `--pause 3` waits so many
+ * seconds before each.
  * `node bench/train-step.mjs [--rounds 3] [--steps 30] [network …]` after `npm run build`. Writes bench/runs/train-step.json.
  */
 import { spawnSync } from "node:child_process";
@@ -13,7 +16,12 @@ import { median, settle, writeRun } from "./support.mjs";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { rounds: { type: "string", default: "3" }, steps: { type: "string", default: "30" } },
+  options: {
+    rounds: { type: "string", default: "3" },
+    steps: { type: "string", default: "30" },
+    under: { type: "string", default: "" },
+    pause: { type: "string", default: "0" },
+  },
 });
 const networks = positionals.length > 0 ? positionals : Object.keys(NETWORKS);
 const [rounds, wanted] = [values.rounds, values.steps].map(Number);
@@ -24,8 +32,16 @@ const probe = spawnSync("python3", ["-c", "import torch; print(torch.__version__
 const torch = probe.status === 0 ? probe.stdout.trim() : undefined;
 if (!torch) console.error("PyTorch was not found: only pare is measured");
 
+/** Networks that are also written for jax-js, and how many steps it takes of each. */
+const JAX_STEPS = process.env.PARE_JAX ? { "lenet-300-100": 20, "lenet-5": 2 } : {};
+
+const under = values.under.split(" ").filter((word) => word !== "");
+
 function child(command, args) {
-  const { status, stdout, stderr } = spawnSync(command, args.map(String), { encoding: "utf8" });
+  settle();
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1000 * Number(values.pause));
+  const [first, ...rest] = [...under, command, ...args.map(String)];
+  const { status, stdout, stderr } = spawnSync(first, rest, { encoding: "utf8" });
   if (status !== 0) throw new Error(stderr);
   return JSON.parse(stdout.trim().split("\n").at(-1));
 }
@@ -51,11 +67,12 @@ for (const name of networks) {
   const note = (runs, threads, result) => runs.set(threads, [...(runs.get(threads) ?? []), result]);
   for (let round = 0; round < rounds; round++)
     for (const threads of threadCounts) {
-      settle();
       note(found.pare, threads, child(process.execPath, [join(here, "train-step-child.mjs"), name, batch, steps, threads, "best"]));
       if (torch) note(found.torch, threads, child("python3", [join(here, "train-step.py"), batch, steps, threads, name]));
     }
   const [pare, peer] = [best(found.pare), torch ? best(found.torch) : undefined];
+  const jaxSteps = JAX_STEPS[name];
+  const jax = jaxSteps && child(process.execPath, [join(here, "train-step-jax.mjs"), name, batch, jaxSteps]);
   rows.push({
     network: name,
     batch,
@@ -73,10 +90,14 @@ for (const name of networks) {
     pareEmptyBytes: pare.emptyBytes,
     torchEmptyBytes: peer?.emptyBytes,
     ratioOfPeaks: peer && pare.peakBytes / peer.peakBytes,
+    jaxSeconds: jax?.median,
+    jaxPeakBytes: jax?.peakBytes,
+    jaxVersion: jax?.version,
     all: { pare: [...found.pare], torch: [...found.torch] },
   });
   const side = (entry) => (entry ? `${(entry.seconds * 1000).toFixed(2)} ms (${entry.threads} threads, ${(entry.peakBytes / 2 ** 20).toFixed(0)} MiB)` : "not measured");
   const ratio = peer ? `, ratio ${(pare.seconds / peer.seconds).toFixed(2)} (of the fastest steps: ${(pare.min / peer.min).toFixed(2)})` : "";
-  console.log(`${name}, batch ${batch}: pare ${side(pare)}, PyTorch ${side(peer)}${ratio}`);
+  const third = jax ? `, jax-js ${(jax.median * 1000).toFixed(1)} ms` : "";
+  console.log(`${name}, batch ${batch}: pare ${side(pare)}, PyTorch ${side(peer)}${third}${ratio}`);
 }
-writeRun("train-step", rows, { versions: { torch: torch ?? "absent" } });
+writeRun("train-step", rows, { versions: { torch: torch ?? "absent", jaxJs: rows.find((row) => row.jaxVersion)?.jaxVersion ?? "absent" } });
