@@ -1,7 +1,7 @@
-/** 2- and 4-bit elements packed into bytes as ONNX does: the first element in the lowest bits, the last byte padded with 0. */
+/** 2- and 4-bit elements packed into bytes as ONNX does: the first element in the lowest bits, the last byte padded with 0; 3-bit elements as two planes. */
 
 /** Packs numbers (two's complement where negative; only the low `bits` bits count). */
-export function packBits(values: ArrayLike<number>, bits: 2 | 4): Uint8Array {
+export function packBits(values: ArrayLike<number>, bits: 1 | 2 | 4): Uint8Array {
   const mask = (1 << bits) - 1;
   const count = values.length;
   const bytes = new Uint8Array(Math.ceil((count * bits) / 8));
@@ -11,6 +11,27 @@ export function packBits(values: ArrayLike<number>, bits: 2 | 4): Uint8Array {
     bytes[at] = byte;
   }
   return bytes;
+}
+
+/** Bytes of `count` codes of so many bits; 3-bit codes take a plane of 2 bits and one of 1. */
+export function packedBytes(count: number, bits: 2 | 3 | 4 | 8): number {
+  return bits === 3 ? Math.ceil(count / 4) + Math.ceil(count / 8) : Math.ceil((count * bits) / 8);
+}
+
+/** Codes in as few bytes as they need: of 3 bits the lower two of all codes, then the third of all codes. */
+export function packCodes(codes: Uint8Array, bits: 2 | 3 | 4 | 8): Uint8Array {
+  if (bits === 8) return codes;
+  if (bits !== 3) return packBits(codes, bits);
+  const planes = new Uint8Array(packedBytes(codes.length, 3));
+  planes.set(packBits(codes, 2));
+  planes.set(
+    packBits(
+      codes.map((code) => code >> 2),
+      1,
+    ),
+    Math.ceil(codes.length / 4),
+  );
+  return planes;
 }
 
 /** Unpacks `count` elements, zero-extended. */

@@ -114,6 +114,24 @@ export interface KernelExports {
     mask: number,
   ): void;
   applyMask(src: number, mask: number, n: number, dst: number): void;
+  addProduct(a: number, b: number, c: number, m: number, p: number, n: number): void;
+  choleskyUpper(a: number, n: number): number;
+  invertUpper(u: number, n: number, dst: number): void;
+  roundWithFeedback(
+    w: number,
+    base: number,
+    count: number,
+    n: number,
+    f: number,
+    d: number,
+    groups: number,
+    scales: number,
+    zeros: number,
+    top: number,
+    codes: number,
+    errors: number,
+    loss: number,
+  ): void;
   transposeFloats(src: number, rows: number, cols: number, srcStride: number, dst: number, dstStride: number): void;
   transposeBytes(src: number, rows: number, cols: number, dst: number, dstStride: number): void;
 }

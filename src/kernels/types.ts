@@ -139,6 +139,37 @@ export interface MagnitudeThreshold {
   readonly ties: number;
 }
 
+/**
+ * Rounding with error feedback: rows of w (count, n) are rounded from the last to the first. Row j is rounded after the
+ * errors of the rows below it were added: x_j = w_j + base_j + Σ_{i>j} f_ji·e_i, then e_j = w_j − ŵ_j with ŵ = (q − z)·s.
+ */
+export interface FeedbackRounding {
+  readonly w: Float32Array; // (count, n)
+  /** Errors of rows that were rounded earlier, already multiplied. */
+  readonly base: Float32Array; // (count, n)
+  readonly count: number;
+  readonly n: number;
+  /** f; read above the diagonal only. */
+  readonly feedback: Float32Array; // (count, count)
+  /** d_j, what a squared error of x_j costs. */
+  readonly importance: Float32Array; // (count)
+  /** Row of `scales` and `zeroPoints` that belongs to each row of w. */
+  readonly groups: Int32Array; // (count)
+  readonly scales: Float32Array; // (grids, n)
+  /** Integers in [0, top]. */
+  readonly zeroPoints: Float32Array; // (grids, n)
+  /** Largest code. */
+  readonly top: number;
+}
+
+export interface FeedbackRounded {
+  readonly codes: Uint8Array; // (count, n)
+  /** w − ŵ. */
+  readonly errors: Float32Array; // (count, n)
+  /** Σ_j d_j·‖x_j − ŵ_j‖². */
+  readonly loss: number;
+}
+
 /** Block-wise quantization of a matrix that arrives in pieces. */
 export interface BlockQuantizer {
   /** Takes the next stored rows: whole rows; of a transposed matrix a multiple of `block` rows, but for the last piece. */
@@ -200,6 +231,20 @@ export interface Kernels {
   groupMask(x: Float32Array, layout: AxisLayout, keep: number, group: number): Uint8Array;
   /** x where the mask is not 0, else +0. */
   applyMask(x: Float32Array, mask: Uint8Array): Float32Array;
+
+  /** c + a·b in single precision, for a (m, p), b (p, n), c (m, n); p·m and a strip of b must fit (m, p up to 1024). */
+  addProduct(
+    c: Float32Array,
+    a: Float32Array,
+    b: Float32Array,
+    sizes: { readonly m: number; readonly p: number; readonly n: number },
+  ): Float32Array;
+  /** U with A = UᵀU, zero below the diagonal, for n up to 1024; undefined where A is not positive definite. */
+  choleskyUpper(a: Float32Array, n: number): Float32Array | undefined;
+  /** The inverse of an upper triangle. */
+  invertUpper(u: Float32Array, n: number): Float32Array;
+  /** See {@link FeedbackRounding}. */
+  roundWithFeedback(problem: FeedbackRounding): FeedbackRounded;
 
   /** The transpose of a (rows, cols) matrix. */
   transpose(x: Float32Array, rows: number, cols: number): Float32Array;

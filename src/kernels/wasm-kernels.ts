@@ -11,6 +11,8 @@ import type {
   ChannelSpec,
   ChannelSummary,
   Comparison,
+  FeedbackRounded,
+  FeedbackRounding,
   HalfConverted,
   HistogramRest,
   Kernels,
@@ -18,6 +20,7 @@ import type {
 } from "./types.ts";
 import { WasmBlockQuantizer, dequantizeBlocks } from "./wasm-blocks.ts";
 import { quantizeChannels, transposeFloats } from "./wasm-channels.ts";
+import { addProduct, choleskyUpper, invertUpper, roundWithFeedback } from "./wasm-solve.ts";
 
 /** Floats of a tile: 256 KiB stay in the second-level cache between the copy and the kernel. */
 const TILE = 65536;
@@ -286,6 +289,27 @@ export class WasmKernels implements Kernels {
       y.set(arena.floats(dst, n), start);
     });
     return y;
+  }
+
+  addProduct(
+    c: Float32Array,
+    a: Float32Array,
+    b: Float32Array,
+    sizes: { readonly m: number; readonly p: number; readonly n: number },
+  ): Float32Array {
+    return addProduct(this.#arena, this.#wasm, c, a, b, sizes);
+  }
+
+  choleskyUpper(a: Float32Array, n: number): Float32Array | undefined {
+    return choleskyUpper(this.#arena, this.#wasm, a, n);
+  }
+
+  invertUpper(u: Float32Array, n: number): Float32Array {
+    return invertUpper(this.#arena, this.#wasm, u, n);
+  }
+
+  roundWithFeedback(problem: FeedbackRounding): FeedbackRounded {
+    return roundWithFeedback(this.#arena, this.#wasm, problem);
   }
 
   transpose(x: Float32Array, rows: number, cols: number): Float32Array {

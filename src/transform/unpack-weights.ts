@@ -10,18 +10,21 @@ import { Tensor } from "../ir/tensor.ts";
 const PACKED_CAST = { 4: { opset: 21, ir: 10 }, 2: { opset: 25, ir: 13 } } as const;
 
 /** True if packed elements of that width can be initializers of a model at this opset. */
-export function hasPackedType(bits: 2 | 4 | 8, opset: number): boolean {
-  return bits === 8 ? true : opset >= PACKED_CAST[bits].opset;
+export function hasPackedType(bits: 2 | 3 | 4 | 8, opset: number): boolean {
+  return bits === 8 ? true : bits === 3 ? false : opset >= PACKED_CAST[bits].opset;
 }
 
 /** IR version that a file with such initializers declares. */
-export function irVersionFor(bits: 2 | 4 | 8): number {
-  return bits === 8 ? 4 : PACKED_CAST[bits].ir;
+export function irVersionFor(bits: 2 | 3 | 4 | 8): number {
+  return bits === 8 || bits === 3 ? 4 : PACKED_CAST[bits].ir;
 }
 
 export interface UnpackParts {
-  readonly bits: 2 | 4 | 8;
-  /** uint8, uint4 or uint2 of `grouped` shape; or uint8 of shape (bytes) that hold 8/bits codes each, low bits first. */
+  readonly bits: 2 | 3 | 4 | 8;
+  /**
+   * uint8, uint4 or uint2 of `grouped` shape; or uint8 of shape (bytes) that hold 8/bits codes each, low bits first (of 3-bit
+   * codes the planes that `packCodes` makes).
+   */
   readonly codes: Tensor;
   /** Shape in which scales broadcast. */
   readonly grouped: readonly number[];
@@ -38,7 +41,8 @@ export interface UnpackParts {
 
 /**
  * ŵ = (code − z)·s, as Cast → Sub → Mul → Reshape on constants: the engine computes it once at load. Codes of 2 and 4 bits
- * in a model whose opset has no packed types come as bytes that index a table of code pairs (quadruples).
+ * in a model whose opset has no packed types come as bytes that index a table of code pairs (quadruples); 3-bit codes always
+ * come so, as the sum of a 2-bit and a 1-bit plane.
  * Nodes are inserted before `before` (or appended); returns the value that replaces the weight.
  */
 export function unpackWeight(
@@ -56,12 +60,21 @@ export function unpackWeight(
   let symmetricDone = false;
   let value: Value;
   if (parts.bits < 8 && parts.codes.dtype === "uint8") {
-    const table = cast(codeTable(graph, parts.bits as 2 | 4, parts.zeroPoints ? 0 : middle), "float32");
     symmetricDone = true;
-    value = b.op("Gather", [table, cast(codes, "int32")], { name: "pairs" });
     const elements = elementCount(parts.grouped);
-    const perByte = 8 / parts.bits;
-    if (elements % perByte !== 0) value = firstElements(b, value, elements, opset);
+    const offset = parts.zeroPoints ? 0 : middle;
+    const plane = (bytes: Value, bits: 1 | 2 | 4, factor: number, minus: number): Value => {
+      const table = cast(codeTable(graph, bits, factor, minus), "float32");
+      const fields = b.op("Gather", [table, cast(bytes, "int32")], { name: "pairs" });
+      if (parts.bits !== 3 && (elements * bits) % 8 === 0) return fields;
+      return range(b, fields, [0, elements], opset, true);
+    };
+    if (parts.bits === 3) {
+      const border = Math.ceil(elements / 4);
+      const low = plane(range(b, codes, [0, border], opset), 2, 1, offset);
+      const high = plane(range(b, codes, [border, border + Math.ceil(elements / 8)], opset), 1, 4, 0);
+      value = b.op("Add", [low, high], { name: "planes" });
+    } else value = plane(codes, parts.bits as 2 | 4, 1, offset);
     value = b.op("Reshape", [value, shapeConstant(graph, parts.grouped)], { name: "grouped" });
   } else value = cast(codes, "float32");
   if (parts.zeroPoints)
@@ -78,31 +91,40 @@ export function unpackWeight(
   return value;
 }
 
-/** The first elements of what a padded last byte made too long. */
-function firstElements(b: Builder, value: Value, elements: number, opset: number): Value {
-  const flat = b.op("Reshape", [value, shapeConstant(b.graph, [-1])], { name: "flat" });
+/** Elements [start, end), for example those before what a padded last byte adds; of the flat array if `flatten`. */
+function range(
+  b: Builder,
+  value: Value,
+  [start, end]: readonly [number, number],
+  opset: number,
+  flatten = false,
+): Value {
+  const flat = flatten ? b.op("Reshape", [value, shapeConstant(b.graph, [-1])], { name: "flat" }) : value;
   if (opset < 10)
-    return b.op("Slice", [flat], { attributes: { axes: [0], starts: [0], ends: [elements] }, name: "first" });
-  const ends = sharedConstant(b.graph, `ends_${elements}`, Tensor.int64([elements]));
-  return b.op("Slice", [flat, sharedConstant(b.graph, "starts_0", Tensor.int64([0])), ends], { name: "first" });
+    return b.op("Slice", [flat], { attributes: { axes: [0], starts: [start], ends: [end] }, name: "first" });
+  const ends = sharedConstant(b.graph, `ends_${end}`, Tensor.int64([end]));
+  const starts = sharedConstant(b.graph, `starts_${start}`, Tensor.int64([start]));
+  return b.op("Slice", [flat, starts, ends], { name: "first" });
 }
 
-/** (256, 8/bits) int8: the codes in each byte, low bits first, minus `middle`. One per graph and width. */
-function codeTable(graph: Graph, bits: 2 | 4, middle: number): Value {
+/** (256, 8/bits) int8: the codes in each byte, low bits first, times `factor`, minus `middle`. One per graph and kind. */
+function codeTable(graph: Graph, bits: 1 | 2 | 4, factor: number, middle: number): Value {
   const perByte = 8 / bits;
   const table = new Int8Array(256 * perByte);
   for (let byte = 0; byte < 256; byte++)
-    for (let i = 0; i < perByte; i++) table[byte * perByte + i] = ((byte >> (bits * i)) & (2 ** bits - 1)) - middle;
+    for (let i = 0; i < perByte; i++)
+      table[byte * perByte + i] = ((byte >> (bits * i)) & (2 ** bits - 1)) * factor - middle;
   return sharedConstant(
     graph,
-    `codes_uint${bits}${middle ? "_centered" : ""}`,
+    `codes_uint${bits}${factor > 1 ? `_times_${factor}` : ""}${middle ? "_centered" : ""}`,
     Tensor.of("int8", [256, perByte], table),
   );
 }
 
 /** Bytes of the table that a model without packed types needs once. */
-export function codeTableBytes(bits: 2 | 4 | 8, opset: number): number {
-  return hasPackedType(bits, opset) ? 0 : (256 * 8) / bits;
+export function codeTableBytes(bits: 2 | 3 | 4 | 8, opset: number): number {
+  if (hasPackedType(bits, opset)) return 0;
+  return bits === 3 ? 256 * 4 + 256 * 8 : (256 * 8) / bits;
 }
 
 function shapeConstant(graph: Graph, shape: readonly number[]): Value {

@@ -6,4 +6,5 @@ export { addRefit, mergeRange, replaceNotFinite, searchErrors } from "./scale";
 export { fromBfloat16, fromFloat16, toBfloat16, toFloat16 } from "./convert";
 export { compare, countNonZero, histogram, summarize, summarizeChannels } from "./reduce";
 export { applyMask, countMagnitudes, groupMask, magnitudeMask } from "./prune";
+export { addProduct, choleskyUpper, invertUpper, roundWithFeedback } from "./solve";
 export { transposeBytes, transposeFloats } from "./transpose";

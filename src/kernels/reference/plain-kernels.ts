@@ -6,6 +6,7 @@ import { dequantizeChannels, maxAbsPerChannel, quantizeChannels, summarizeChanne
 import { fromBfloat16, fromFloat16, toBfloat16, toFloat16 } from "./convert.ts";
 import { applyMask, countMagnitudes, groupMask, magnitudeMask } from "./prune.ts";
 import { compare, countNonZero, histogram, histogramAbs, summarize } from "./reduce.ts";
+import { addProduct, choleskyUpper, invertUpper, roundWithFeedback } from "./solve.ts";
 
 export const plainKernels: Kernels = {
   scratch: (bytes) => new Uint8Array(bytes),
@@ -30,6 +31,10 @@ export const plainKernels: Kernels = {
   magnitudeMask,
   groupMask,
   applyMask,
+  addProduct,
+  choleskyUpper,
+  invertUpper,
+  roundWithFeedback,
   transpose,
 };
 

@@ -1,13 +1,14 @@
 /** Weights as DequantizeLinear of packed integers: the standard form, which the engine unpacks at every run. */
 import { type DType, bytesOf } from "../../base/dtype.ts";
-import { packBits } from "../../base/packed.ts";
+import { packCodes } from "../../base/packed.ts";
 import { toFloat32 } from "../../base/to-float32.ts";
 import { Builder } from "../../ir/builder.ts";
 import type { Model } from "../../ir/model.ts";
-import type { Kernels } from "../../kernels/types.ts";
+import type { ChannelQuantized, Kernels } from "../../kernels/types.ts";
 import { SharedParts } from "../../transform/shared-source.ts";
 import { irVersionFor } from "../../transform/unpack-weights.ts";
 import type { WeightSite } from "../../transform/weight-sites.ts";
+import type { Solved } from "./solved-codes.ts";
 import { type Codes, type CodesOptions, relativeError, scaleBytes } from "./weight-codes.ts";
 
 /** Puts `DequantizeLinear` behind the weight for every use. Symmetric codes are signed, others unsigned with a zero point. */
@@ -17,6 +18,7 @@ export function applyDequantize(
   site: WeightSite,
   plan: { readonly transpose: boolean; readonly group: number },
   options: CodesOptions,
+  solved?: Solved,
 ): Codes {
   const { tensor, graph, value } = site;
   const { bits, symmetric } = options;
@@ -27,6 +29,14 @@ export function applyDequantize(
   const scalesShape = groups === 1 ? [channels] : plan.transpose ? [groups, channels] : [channels, groups];
   const type = `${symmetric ? "int" : "uint"}${bits}` as DType;
   const error: { value: number | undefined } = { value: undefined };
+  const nearest = async (): Promise<ChannelQuantized> => {
+    const stored = toFloat32(tensor.dtype, await tensor.bytes());
+    return kernels.quantizeChannels(
+      plan.transpose ? kernels.transpose(stored, first, last) : stored,
+      { outer: 1, channels: channels * groups, inner: plan.group },
+      { ...options, low: 0, high: 2 ** bits - 1 },
+    );
+  };
   const parts = new SharedParts(
     [
       { dtype: type, shape },
@@ -34,14 +44,8 @@ export function applyDequantize(
       ...(symmetric ? [] : [{ dtype: type, shape: scalesShape }]),
     ],
     async () => {
-      const stored = toFloat32(tensor.dtype, await tensor.bytes());
-      const weights = plan.transpose ? kernels.transpose(stored, first, last) : stored;
-      const result = kernels.quantizeChannels(
-        weights,
-        { outer: 1, channels: channels * groups, inner: plan.group },
-        { ...options, low: 0, high: 2 ** bits - 1 },
-      );
-      error.value = relativeError(result);
+      const result = solved ?? (await nearest());
+      error.value = "error" in result ? result.error : relativeError(result);
       // Flipping the top bit of an unsigned code subtracts the middle code: two's complement.
       const flip = symmetric ? 2 ** (bits - 1) : 0;
       const codes = Uint8Array.from(bytesOf(result.codes), (code) => code ^ flip);
@@ -50,7 +54,7 @@ export function applyDequantize(
       const zeros = Uint8Array.from(
         plan.transpose ? transposed(result.zeroPoints, channels, groups) : result.zeroPoints,
       );
-      const pack = (list: Uint8Array): Uint8Array => (bits === 8 ? list : packBits(list, bits));
+      const pack = (list: Uint8Array): Uint8Array => packCodes(list, bits);
       return [pack(inOrder), scaleBytes(kernels, scales, options.scaleType), ...(symmetric ? [] : [pack(zeros)])];
     },
   );

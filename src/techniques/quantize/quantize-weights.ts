@@ -1,16 +1,23 @@
 /**
- * Stores weights in 8, 4 or 2 bits; activations stay in floating point.
+ * Stores weights in 8, 4, 3 or 2 bits; activations stay in floating point.
  *
  * Helps: file size, by 4, 8 or 16 for the weights; memory traffic of matrix products (language models at batch 1 run
- * several times faster); needs no data.
- * Hurts: accuracy at 4 and much more at 2 bits; convolutions gain size only, not speed.
- * Needs: nothing. `bits: 4` and `2` are best followed by a look at `compare`.
- * Cost: one pass over the weights, tensor by tensor, in constant memory; a file of any size.
+ * several times faster); needs no data, and with some (or with text that a language model writes itself) loses less.
+ * Hurts: accuracy at 4 and much more at 2 bits; convolutions and 3 bits gain size only, not speed.
+ * Needs: nothing; gptq and awq want samples. `bits: 4` and less are best followed by a look at `compare`.
+ * Cost: rtn, mse: one pass over the weights, tensor by tensor, in constant memory; a file of any size. gptq, awq: a pass of the
+ * samples through the front of the model for each level of layers, one k × k matrix per layer input, k³/3 + n·k² operations
+ * per layer (awq: about twenty times n·k²).
  * Maths: ŵ = (q − z)·s per block, q ∈ [0, 2^b). Round to nearest, range scales: s = (max − min)/(2^b − 1), or symmetric
  * s = peak/−2^(b−1), z = 2^(b−1). `mse` searches the clipping ratio that minimizes ‖ŵ − w‖² and refits s to the codes.
+ * `hqq` takes the least Σ|ŵ − w|^0.7 instead. `gptq` rounds input by input and moves each error to the inputs that follow, by the
+ * second moments XᵀX of the layer's inputs; `awq` multiplies weights of large inputs by s = m^α (m their root mean square) and
+ * divides the inputs by it, in the normalization before the layer or by a Mul. Both clip scales by ‖X(Ŵ − W)‖².
+ * 3-bit codes have no kernel: they are stored as a 2-bit and a 1-bit plane and unpacked to floats at load.
  * Convolutions are rounded so that the errors of a kernel, and then of a channel, cancel: Σ(ŵ − w) ≈ 0 (SQuant).
  * Paper: Guo et al. 2022, SQuant (arXiv 2202.07471); Dettmers and Zettlemoyer 2023, "The case for 4-bit precision" (arXiv 2212.09720); Frantar et al. 2023, GPTQ
- * (arXiv 2210.17323), section on round to nearest.
+ * (arXiv 2210.17323); Lin et al. 2023, AWQ (arXiv 2306.00978); Badri and Shaji 2023, "Half-Quadratic Quantization of Large
+ * Machine Learning Models".
  */
 import { z } from "zod";
 import { throwIfAborted } from "../../base/error.ts";
@@ -23,9 +30,11 @@ import { type WeightSite, weightSites } from "../../transform/weight-sites.ts";
 import { EagerBudget } from "../eager.ts";
 import { keepOf, keepOption } from "../keep-option.ts";
 import { prepareConstants } from "../prepare.ts";
-import { choices } from "../search-range.ts";
+import { choices, range } from "../search-range.ts";
 import { type TechniqueFunction, defineTechnique } from "../technique.ts";
 import { BALANCE_TEXT } from "./balanced.ts";
+import { type SolverSite, solveWeights, whyNotSolved } from "./calibrated-weights.ts";
+import type { Solved } from "./solved-codes.ts";
 import { type Plan, type PlanOptions, applyPlan, bytesOfPlan, planOf } from "./weight-forms.ts";
 
 /** Bytes that the extra nodes and names of one weight take in the file: below this, nothing is won. */
@@ -37,14 +46,14 @@ const SEARCH_BYTES = 1e9;
 export const quantizeWeights: TechniqueFunction = defineTechnique({
   name: "quantize-weights",
   family: "quantize",
-  summary: "Store weights in 8, 4 or 2 bits, block by block.",
+  summary: "Store weights in 8, 4, 3 or 2 bits, block by block.",
   needs: [],
   options: z.object({
     bits: z
-      .union([z.literal(8), z.literal(4), z.literal(2)])
+      .union([z.literal(8), z.literal(4), z.literal(3), z.literal(2)])
       .default(4)
-      .describe("bits per weight")
-      .meta({ search: choices(8, 4, 2) }),
+      .describe("bits per weight (3: no kernel, unpacked at load)")
+      .meta({ search: choices(8, 4, 3, 2) }),
     block: z
       .union([z.literal(16), z.literal(32), z.literal(64), z.literal(128), z.literal(256)])
       .default(32)
@@ -56,12 +65,43 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
       .describe("a scale and no zero point per block")
       .meta({ search: choices(true, false) }),
     method: z
-      .enum(["auto", "rtn", "mse"])
+      .enum(["auto", "rtn", "mse", "hqq", "gptq", "awq", "awq-gptq"])
       .default("auto")
       .describe(
-        "scales: rtn covers the range, mse clips it for the least squared error and takes about ten times as long; auto: mse up to 1 GB of weights",
+        "rtn: nearest code, scales cover the range; mse: scales clipped for the least squared error, ten times as long; hqq: least error but for outliers; gptq: errors compensated by later inputs, on samples; awq: inputs scaled and scales clipped, on samples; awq-gptq: both; auto: mse up to 1 GB of weights, else rtn",
       )
-      .meta({ search: choices("rtn", "mse") }),
+      .meta({ search: choices("rtn", "mse", "hqq", "gptq", "awq", "awq-gptq") }),
+    samples: z.int().min(1).default(64).describe("gptq, awq: samples to calibrate on"),
+    length: z
+      .int()
+      .min(2)
+      .default(128)
+      .describe("gptq, awq without data: tokens of each text that a decoder writes itself"),
+    start: z.int().min(0).optional().describe("first token of those texts; default: drawn at random"),
+    actOrder: z
+      .boolean()
+      .default(true)
+      .describe("gptq: inputs with the largest mean square first; false: in their order, scales found on the way")
+      .meta({ search: choices(true, false) }),
+    damping: z
+      .number()
+      .min(0)
+      .max(10)
+      .default(0.01)
+      .describe("gptq: added to the diagonal of XᵀX, relative to its mean")
+      .meta({ search: range(1e-3, 0.3, { log: true }) }),
+    clip: z
+      .boolean()
+      .default(true)
+      .describe("gptq, awq: clip scales by what the layer's outputs lose")
+      .meta({ search: choices(true, false) }),
+    passes: z
+      .int()
+      .min(1)
+      .default(256)
+      .describe(
+        "gptq, awq: passes of the samples through the model at most; with one per level of layers each sees the errors before it",
+      ),
     balance: z
       .boolean()
       .default(true)
@@ -95,7 +135,7 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
       bits: options.bits,
       block: options.block,
       symmetric: options.symmetric,
-      scale: options.method === "mse" || (options.method === "auto" && isSmall(sites)) ? "mse" : "range",
+      scale: options.method === "rtn" || (options.method === "auto" && !isSmall(sites)) ? "range" : "mse",
       scaleType: options.scales,
       balance: options.balance,
       form: options.form,
@@ -103,11 +143,32 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
     };
     const tableBytes = codeTableBytes(options.bits, model.opset);
     const worthTable = foldedSaving(model, sites, plan) > tableBytes;
+    const { method } = options;
+    const solver = method === "auto" || method === "rtn" || method === "mse" ? undefined : method;
+    const solvable: SolverSite[] = [];
+    const store = async ({ site, plan: chosen }: SolverSite, solved?: Solved, won = ""): Promise<void> => {
+      const { value, tensor, uses } = site;
+      const layers = uses.map((use) => use.node.name || use.node.opType).join(", ");
+      const { dtype, shape, byteLength } = tensor;
+      const bytesAfter = bytesOfPlan(chosen, tensor, plan);
+      const codes = applyPlan(model, kernels, site, chosen, plan, solved);
+      await eager.keep(codes, byteLength);
+      journal.change({
+        what: value.name,
+        how: `${dtype} ${formatShape(shape)} of ${layers} -> ${describe(chosen, plan)}${won}`,
+        bytesBefore: byteLength,
+        bytesAfter,
+        // Known as soon as the weight has been computed: for large ones, when the model is saved.
+        get error() {
+          return codes.error.value as number;
+        },
+      });
+      if (uses.length > 1) journal.note(`${value.name} is shared by ${layers}: one quantized copy serves all.`);
+    };
     for (const [index, site] of sites.entries()) {
       throwIfAborted(context.signal);
       const { value, tensor, uses } = site;
       const label = value.name;
-      const layers = uses.map((use) => use.node.name || use.node.opType).join(", ");
       context.onProgress({ stage: "quantize-weights", done: index, total: sites.length });
       if (keep.value(value) || uses.some((use) => keep.node(use.node))) {
         journal.skip(label, "kept");
@@ -141,22 +202,21 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
         );
         continue;
       }
-      const { dtype, shape, byteLength } = tensor;
-      const codes = applyPlan(model, kernels, site, chosen, plan);
-      await eager.keep(codes, byteLength);
-      const how = `${dtype} ${formatShape(shape)} of ${layers} -> ${describe(chosen, plan)}`;
-      journal.change({
-        what: label,
-        how,
-        bytesBefore: byteLength,
-        bytesAfter,
-        // Known as soon as the weight has been computed: for large ones, when the model is saved.
-        get error() {
-          return codes.error.value as number;
-        },
-      });
-      if (uses.length > 1) journal.note(`${label} is shared by ${layers}: one quantized copy serves all.`);
+      const found: SolverSite = { site, plan: chosen };
+      const why = solver && whyNotSolved(found, solver);
+      if (solver && why === undefined) solvable.push(found);
+      else await store(found, undefined, why === undefined ? "" : `; mse instead of ${solver}: ${why}`);
     }
+    if (solver && solvable.length > 0)
+      await solveWeights(
+        model,
+        kernels,
+        solvable,
+        plan,
+        { ...options, method: solver },
+        context,
+        (found, solved, won) => store(found, solved, `; ${won}`),
+      );
     removeDead(model);
     return model;
   },

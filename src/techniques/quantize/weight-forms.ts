@@ -1,5 +1,6 @@
 /** The forms a low-precision weight can take in the graph, and the rewriting of its operators into each. */
-import { bytesOf } from "../../base/dtype.ts";
+import { type DType, bytesOf } from "../../base/dtype.ts";
+import { packedBytes } from "../../base/packed.ts";
 import { Builder } from "../../ir/builder.ts";
 import type { Attribute } from "../../ir/attribute.ts";
 import { float } from "../../ir/attribute.ts";
@@ -12,6 +13,7 @@ import { balanceOf } from "./balanced.ts";
 import { applyDequantize } from "./dequantize-form.ts";
 import { hasPackedType, irVersionFor, sharedConstant, unpackWeight } from "../../transform/unpack-weights.ts";
 import type { WeightSite, WeightUse } from "../../transform/weight-sites.ts";
+import { type Solved, solvedBlocks, solvedRows } from "./solved-codes.ts";
 import { type Codes, type CodesOptions, blockCodes, rowCodes } from "./weight-codes.ts";
 
 /** The smallest block that ONNX Runtime's kernels take. */
@@ -43,6 +45,7 @@ export function planOf(model: Model, site: WeightSite, options: PlanOptions): Pl
   if (options.form === "dequantize") return planDequantize(model, site, options);
   const packable =
     options.form === "auto" &&
+    options.bits !== 3 && // there is no kernel
     otherUses.length === 0 &&
     ["float32", "float16"].includes(tensor.dtype) &&
     shape.length === 2 &&
@@ -115,6 +118,7 @@ function groupFor(block: number, length: number): number {
 
 /** Blocks along the summed axis where the opset knows them and they divide it, else a scale per channel. */
 function planDequantize(model: Model, site: WeightSite, options: PlanOptions): Plan | string {
+  if (options.bits === 3) return "DequantizeLinear has no 3-bit elements; use form=auto";
   const needed = options.bits === 8 ? 13 : options.bits === 4 ? 21 : 25;
   if (model.opset < needed)
     return `DequantizeLinear on ${options.bits}-bit weights needs opset ${needed}, the model has ${model.opset}; convert it or use form=auto`;
@@ -132,7 +136,7 @@ export function bytesOfPlan(plan: Plan, tensor: Tensor, options: PlanOptions): n
   if (plan.kind === "dequantize")
     return Math.ceil((tensor.elements * bits) / 8) + (tensor.elements / plan.group) * (4 + (symmetric ? 0 : bits / 8));
   if (plan.kind === "folded")
-    return Math.ceil((tensor.elements * bits) / 8) + plan.rows * (scaleBytes + (symmetric ? 0 : 1));
+    return packedBytes(tensor.elements, bits) + plan.rows * (scaleBytes + (symmetric ? 0 : 1));
   const [rows = 1, cols = 1] = plan.transpose ? tensor.shape.toReversed() : tensor.shape;
   const blocks = Math.ceil(cols / plan.block);
   return rows * (blocks * ((plan.block * bits) / 8 + scaleBytes) + (symmetric ? 0 : Math.ceil((blocks * bits) / 8)));
@@ -143,17 +147,27 @@ function scaleTypeOf(plan: Plan, tensor: Tensor, options: PlanOptions): "float32
   return plan.kind === "packed" && tensor.dtype === "float16" ? "float16" : options.scaleType;
 }
 
-/** Rewrites every use of the weight and returns its codes; the old constant has no uses left. */
-export function applyPlan(model: Model, kernels: Kernels, site: WeightSite, plan: Plan, options: PlanOptions): Codes {
+/**
+ * Rewrites every use of the weight and returns its codes, which are rounded to nearest unless a solver has chosen them; the
+ * old constant has no uses left.
+ */
+export function applyPlan(
+  model: Model,
+  kernels: Kernels,
+  site: WeightSite,
+  plan: Plan,
+  options: PlanOptions,
+  solved?: Solved,
+): Codes {
   const codesOptions = {
     ...options,
     scaleType: scaleTypeOf(plan, site.tensor, options),
     balance: balanceFor(site, plan, options),
   };
-  if (plan.kind === "dequantize") return applyDequantize(model, kernels, site, plan, codesOptions);
+  if (plan.kind === "dequantize") return applyDequantize(model, kernels, site, plan, codesOptions, solved);
   return plan.kind === "packed"
-    ? applyPacked(model, kernels, site, plan, codesOptions)
-    : applyFolded(model, kernels, site, plan, codesOptions);
+    ? applyPacked(model, kernels, site, plan, codesOptions, solved)
+    : applyFolded(model, kernels, site, plan, codesOptions, solved);
 }
 
 function balanceFor(site: WeightSite, plan: Plan, options: PlanOptions): number | undefined {
@@ -168,6 +182,7 @@ function applyFolded(
   site: WeightSite,
   plan: Extract<Plan, { kind: "folded" }>,
   options: CodesOptions,
+  solved: Solved | undefined,
 ): Codes {
   const { tensor, graph, value } = site;
   const { bits } = options;
@@ -176,12 +191,15 @@ function applyFolded(
   const perChannel = plan.rows === shape[0];
   const grouped = perChannel ? shape : [plan.rows, tensor.elements / plan.rows];
   const scalesShape = [plan.rows, ...grouped.slice(1).map(() => 1)];
-  const codes = rowCodes(kernels, tensor, plan.rows, options, {
-    codesShape: packed || bits === 8 ? grouped : [Math.ceil((tensor.elements * bits) / 8)],
-    codesType: !packed || bits === 8 ? "uint8" : bits === 4 ? "uint4" : "uint2",
+  const layout = {
+    codesShape: packed || bits === 8 ? grouped : [packedBytes(tensor.elements, bits)],
+    codesType: (!packed || bits === 8 ? "uint8" : bits === 4 ? "uint4" : "uint2") as DType,
     scalesShape,
-    transpose: plan.transpose ? [tensor.shape[0] ?? 1, tensor.shape[1] ?? 1] : undefined,
-  });
+    transpose: plan.transpose ? ([tensor.shape[0] ?? 1, tensor.shape[1] ?? 1] as const) : undefined,
+  };
+  const codes = solved
+    ? solvedRows(kernels, solved, options, layout)
+    : rowCodes(kernels, tensor, plan.rows, options, layout);
   const dense = unpackWeight(
     graph,
     model.opset,
@@ -200,6 +218,7 @@ function applyPacked(
   site: WeightSite,
   plan: Extract<Plan, { kind: "packed" }>,
   options: CodesOptions & Pick<PlanOptions, "compute">,
+  solved: Solved | undefined,
 ): Codes {
   const { tensor, graph, value, uses } = site;
   const { bits } = options;
@@ -209,11 +228,14 @@ function applyPacked(
   const blocks = Math.ceil(k / block);
   const blob = (block * bits) / 8;
   const table = uses.some((use) => use.spec.traits?.lookup);
-  const codes = blockCodes(kernels, tensor, { rows: storedRows, cols: storedCols, transpose }, block, options, {
+  const layout = {
     codesShape: table ? [n, (k * bits) / 8] : [n, blocks, blob],
     codesType: "uint8",
     trim: table,
-  });
+  } as const;
+  const codes = solved
+    ? solvedBlocks(kernels, solved, options, layout)
+    : blockCodes(kernels, tensor, { rows: storedRows, cols: storedCols, transpose }, block, options, layout);
   const stem = value.name;
   const packed = graph.addInitializer(`${stem}.codes`, codes.codes);
   const scales = graph.addInitializer(`${stem}.scales`, codes.scales);

@@ -1,0 +1,79 @@
+/** Codes that a solver has chosen, in the layouts in which a model stores them. */
+import type { DType } from "../../base/dtype.ts";
+import { packBits, packCodes } from "../../base/packed.ts";
+import { Tensor } from "../../ir/tensor.ts";
+import type { Kernels } from "../../kernels/types.ts";
+import { type Bits, type Codes, type CodesOptions, scaleBytes } from "./weight-codes.ts";
+
+/** A weight in low precision, output by output. */
+export interface Solved {
+  readonly rows: number;
+  readonly cols: number;
+  /** Inputs that share a scale. */
+  readonly group: number;
+  readonly codes: Uint8Array; // (rows, cols)
+  readonly scales: Float32Array; // (rows, ⌈cols/group⌉)
+  readonly zeroPoints: Uint8Array; // (rows, ⌈cols/group⌉)
+  /** ‖ŵ − w‖ / ‖w‖. */
+  readonly error: number;
+}
+
+/** Packed blocks, every row padded with the zero point to whole blocks: as `MatMulNBits` wants them. */
+export function solvedBlocks(
+  kernels: Kernels,
+  solved: Solved,
+  options: CodesOptions,
+  layout: { readonly codesShape: readonly number[]; readonly codesType: DType },
+): Codes {
+  const { rows, cols, group } = solved;
+  const bits = options.bits as Exclude<Bits, 3>;
+  const blocks = Math.ceil(cols / group);
+  const padded = new Uint8Array(rows * blocks * group);
+  for (let row = 0; row < rows; row++) {
+    const at = row * blocks * group;
+    padded.set(solved.codes.subarray(row * cols, (row + 1) * cols), at);
+    padded.fill(solved.zeroPoints[(row + 1) * blocks - 1] ?? 0, at + cols, at + blocks * group);
+  }
+  const zeroBytes = Math.ceil((blocks * bits) / 8);
+  const zeros = new Uint8Array(rows * zeroBytes);
+  for (let row = 0; row < rows; row++) {
+    const own = solved.zeroPoints.subarray(row * blocks, (row + 1) * blocks);
+    zeros.set(bits === 8 ? own : packBits(own, bits), row * zeroBytes);
+  }
+  return {
+    ...shared(kernels, solved, options, [rows, blocks]),
+    codes: Tensor.of(layout.codesType, layout.codesShape, packCodes(padded, bits)),
+    zeroPoints: options.symmetric ? undefined : Tensor.of("uint8", [rows, zeroBytes], zeros),
+  };
+}
+
+/** One scale per group, codes packed without padding. */
+export function solvedRows(
+  kernels: Kernels,
+  solved: Solved,
+  options: CodesOptions,
+  layout: {
+    readonly codesShape: readonly number[];
+    readonly codesType: DType;
+    readonly scalesShape: readonly number[];
+  },
+): Codes {
+  return {
+    ...shared(kernels, solved, options, layout.scalesShape),
+    codes: Tensor.of(layout.codesType, layout.codesShape, packCodes(solved.codes, options.bits)),
+    zeroPoints: options.symmetric ? undefined : Tensor.of("uint8", layout.scalesShape, solved.zeroPoints),
+  };
+}
+
+function shared(
+  kernels: Kernels,
+  { scales, error }: Solved,
+  { scaleType }: CodesOptions,
+  shape: readonly number[],
+): Pick<Codes, "scales" | "error" | "keep"> {
+  return {
+    scales: Tensor.of(scaleType, shape, scaleBytes(kernels, scales, scaleType)),
+    error: { value: error },
+    keep: async () => undefined,
+  };
+}
