@@ -1,4 +1,4 @@
-/** Gradients of Resize and Upsample: each resized axis is a constant linear map, applied backwards. */
+/** The gradient of Resize: each resized axis is a constant linear map, applied backwards. */
 import { PareError } from "../../base/error.ts";
 import type { Dim } from "../../base/shape.ts";
 import type { Node, Value } from "../../ir/graph.ts";
@@ -19,7 +19,10 @@ export interface ResizedAxis {
 
 const { fround } = Math;
 
-/** Where output element i lies in the input, in the engine's single-precision arithmetic. */
+/**
+ * Where output element i lies in the input, in the engine's arithmetic: single precision, every step rounded, except where
+ * it adds constants of double precision. A last bit decides which neighbour is nearest.
+ */
 function coordinate(mode: string, i: number, axis: ResizedAxis): number {
   const { inside, outside, scale, from, to } = axis;
   const half = (): number => fround(fround(fround(i + 0.5) / scale) - 0.5);
@@ -33,33 +36,37 @@ function coordinate(mode: string, i: number, axis: ResizedAxis): number {
     case "align_corners":
       return outside === 1 ? 0 : fround((i * (inside - 1)) / (outside - 1));
     case "tf_crop_and_resize": {
+      if (outside === 1) return fround(0.5 * fround(from + to) * (inside - 1));
       const start = fround(from * (inside - 1));
-      if (outside === 1) return fround(0.5 * (from + to) * (inside - 1));
-      return fround(start + fround(fround(i * fround(to - from) * (inside - 1)) / (outside - 1)));
+      const along = fround(fround(i * fround(to - from)) * (inside - 1));
+      return fround(start + fround(along / (outside - 1)));
     }
     case "half_pixel_symmetric": {
       const adjustment = fround(outside / fround(scale * inside));
       const offset = fround(fround(inside / 2) * fround(1 - adjustment));
-      return fround(fround(offset + fround(fround(i + 0.5) / scale)) - 0.5);
+      return fround(offset + (i + 0.5) / scale - 0.5);
     }
     default:
       return half();
   }
 }
 
+/** ONNX Runtime (1.30) takes coordinates this close to the middle between two elements for the middle. */
+const TIE = 1e-6;
+
 /** The input element nearest to x. */
-function nearest(mode: string, x: number, scale: number): number {
+function nearest(mode: string, x: number): number {
+  const below = Math.floor(x);
+  const past = x - below - 0.5; // of the middle
   switch (mode) {
     case "floor":
-      return Math.floor(x);
+      return below;
     case "ceil":
       return Math.ceil(x);
     case "round_prefer_ceil":
-      return Math.floor(x + 0.5);
-    case "simple": // before opset 11
-      return scale < 1 ? Math.ceil(x) : Math.floor(x);
+      return past >= -TIE ? below + 1 : below;
     default: // round_prefer_floor
-      return Math.ceil(x - 0.5);
+      return past > TIE ? below + 1 : below;
   }
 }
 
@@ -83,9 +90,9 @@ function tapsOf(how: Interpolation, axis: ResizedAxis, i: number): (readonly [nu
   const { inside, scale } = axis;
   const last = inside - 1;
   const clamp = (x: number): number => Math.min(Math.max(x, 0), last);
-  const x = scale === 1 && how.coordinates !== "tf_crop_and_resize" ? i : coordinate(how.coordinates, i, axis);
+  const x = scale === 1 ? i : coordinate(how.coordinates, i, axis);
   if (how.coordinates === "tf_crop_and_resize" && (x < 0 || x > last)) return [];
-  if (how.mode === "nearest") return [[clamp(nearest(how.rounding, x, scale)), 1]];
+  if (how.mode === "nearest") return [[clamp(nearest(how.rounding, x)), 1]];
   if (how.mode === "linear") {
     const at = clamp(x);
     const low = Math.min(Math.floor(at), last);
@@ -104,8 +111,7 @@ function tapsOf(how: Interpolation, axis: ResizedAxis, i: number): (readonly [nu
   return kept.map(([source, weight]) => [source, weight / sum]);
 }
 
-function interpolationOf(node: Node, opset: number): Interpolation {
-  const old = node.opType === "Upsample" || opset < 11;
+function interpolationOf(node: Node): Interpolation {
   const mode = node.string("mode") ?? "nearest";
   if (node.int("antialias", 0) !== 0 && mode !== "nearest")
     throw new PareError("not-differentiable", "Resize with antialias has no gradient", {
@@ -114,8 +120,8 @@ function interpolationOf(node: Node, opset: number): Interpolation {
     });
   return {
     mode: mode === "bilinear" ? "linear" : mode,
-    coordinates: old ? "asymmetric" : (node.string("coordinate_transformation_mode") ?? "half_pixel"),
-    rounding: old ? "simple" : (node.string("nearest_mode") ?? "round_prefer_floor"),
+    coordinates: node.string("coordinate_transformation_mode") ?? "half_pixel",
+    rounding: node.string("nearest_mode") ?? "round_prefer_floor",
     a: node.float("cubic_coeff_a", -0.75),
     excludeOutside: node.int("exclude_outside", 0) !== 0,
   };
@@ -124,7 +130,6 @@ function interpolationOf(node: Node, opset: number): Interpolation {
 /** The axes that change, with their scales. */
 function resizedAxes(c: GradContext, shape: readonly Dim[], result: readonly Dim[]): Map<number, ResizedAxis> {
   const { node } = c;
-  const old = node.opType === "Upsample" || c.opset < 11;
   const numbers = (index: number): readonly number[] | undefined => {
     const value = node.inputs[index];
     const known = value?.tensor?.peekNumbers() ?? c.contents(value);
@@ -133,13 +138,13 @@ function resizedAxes(c: GradContext, shape: readonly Dim[], result: readonly Dim
   const axes = (node.ints("axes") ?? shape.map((_, axis) => axis)).map((axis) =>
     axis < 0 ? axis + shape.length : axis,
   );
-  const scales = node.floats("scales") ?? numbers(old ? 1 : 2);
-  const roi = old ? undefined : numbers(1);
-  const sizes = old ? undefined : numbers(3);
+  const [roi, scales, sizes] = [numbers(1), numbers(2), numbers(3)];
   const policy = node.string("keep_aspect_ratio_policy") ?? "stretch";
   const ratios = axes.map((axis, k) => (sizes?.[k] ?? Number(result[axis])) / Number(shape[axis]));
   const shared = policy === "not_larger" ? Math.min(...ratios) : Math.max(...ratios);
   const found = new Map<number, ResizedAxis>();
+  // The engine copies where no size changes, whatever the scales and the region are.
+  if (shape.every((dim, axis) => typeof dim === "number" && dim === result[axis])) return found;
   for (const [k, axis] of axes.entries()) {
     const [inside, outside] = [shape[axis], result[axis]];
     const given = scales?.[k];
@@ -167,7 +172,7 @@ function repetition(sources: readonly number[], inside: number): number | undefi
 export const resizeGrad: Grad = (c) => {
   const x = c.node.inputs[0] as Value;
   const result = [...(c.node.outputs[0]?.shape ?? [])];
-  const how = interpolationOf(c.node, c.opset);
+  const how = interpolationOf(c.node);
   let g = c.outputGrad(0) as Value;
   const repeats = new Map<number, number>();
   const maps = new Map<number, Taps>();
