@@ -39,6 +39,21 @@ const SECTIONS = {
       ]),
     ),
   ],
+  gptq: ({ rows, load }) => [
+    "GPTQ of one layer",
+    `Codes from second moments, in turns with the engine's own matrix product of the same sizes, in one process; the machine's load was ${load.start} to ${load.end}. Operations are those that it needs, k³/3 for the Cholesky factor and n·k² for the updates; the last column counts the paper's way, with an inverse and a second factor (4/3 k³ + n·k²).`,
+    table(
+      ["layer", "seconds", "operations per second", "the engine's product", "ratio", "by the paper's count"],
+      rows.map((row) => [
+        `${row.k} × ${row.n}, ${row.name}`,
+        row.seconds.toFixed(2),
+        `${(row.operationsPerSecond / 1e9).toFixed(1)} G`,
+        `${(row.engineOperationsPerSecond / 1e9).toFixed(1)} G`,
+        row.ratio.toFixed(2),
+        row.paperRatio.toFixed(2),
+      ]),
+    ),
+  ],
   "calibration-memory": ({ rows }) => [
     "Memory of static calibration",
     "Peak resident memory of `quantize` (static int8) in fresh processes, medians: statistics are held, samples are not. Runs of the same case differ by some tens of megabytes, as the runtime collects garbage when it likes.",

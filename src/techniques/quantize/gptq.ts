@@ -212,7 +212,7 @@ async function factor(
       data[row * (k + 1)] = (data[row * (k + 1)] as number) + (mean > 0 ? damping : 1);
     }
     const found = await engine.cholesky({ rows: k, cols: k, data });
-    if (found && found.u.data.every(Number.isFinite)) return { u: found.u, damping };
+    if (found) return { u: found.u, damping };
   }
   throw new PareError("bad-data", "The inputs of a layer have no finite second moments", {
     help: "Look for NaN or infinite activations with 'pare compare', or calibrate on other samples",
