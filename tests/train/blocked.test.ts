@@ -202,7 +202,11 @@ function build({ input, layers }: Case): Model {
     if (layer.activation === "Clip") y = b.op("Clip", [y, number(0), number(0.8)]);
     else if (layer.activation) y = b.op(layer.activation, [y]);
     const list = (values: readonly number[]): Value => b.constant("list", Tensor.int64(values));
-    if (layer.sliced) y = b.op("Slice", [y, list([1, 1]), list([99, 99]), list([2, -1]), list([2, 2])]);
+    if (layer.sliced) {
+      // 99, and "to the end" as exporters write it
+      const ends = b.constant("ends", Tensor.of("int64", [2], BigInt64Array.of(99n, 2n ** 63n - 1n)));
+      y = b.op("Slice", [y, list([1, 1]), ends, list([2, -1]), list([2, 2])]);
+    }
     x = y;
     channels = layer.outputs;
   }
