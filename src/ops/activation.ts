@@ -1,6 +1,6 @@
 /** Activation functions: elementwise ones, parametric ones, and the softmax family. */
 import type { Axes, Infer, OpSpec } from "./spec.ts";
-import { SAME_AXES, broadcastAxes } from "./axes.ts";
+import { SAME_AXES, broadcastAxes, names } from "./axes.ts";
 import {
   celuGrad,
   eluGrad,
@@ -40,8 +40,15 @@ const softmaxInfer: Infer = (context) => {
   return sameAsInput()(context);
 };
 
-/** Channels along a normalized axis may not be removed: the axis is tied to itself, like every other. */
-const softmaxAxes: Axes = SAME_AXES;
+/** The normalized axis, or (before opset 13) all axes from it on, are computed together. */
+function softmaxAxes(flat: boolean): Axes {
+  return (node, [rank = 0]) => {
+    const axis = node.int("axis", flat ? 1 : -1);
+    const first = axis < 0 ? axis + rank : axis;
+    const term = names("a", rank).map((letter, i) => (i === first || (flat && i > first) ? `${letter}!` : letter));
+    return `${term.join(" ")} -> ${term.join(" ")}`;
+  };
+}
 
 function softmax(since: number, quantizable: boolean): OpSpec {
   return {
@@ -49,7 +56,7 @@ function softmax(since: number, quantizable: boolean): OpSpec {
     infer: softmaxInfer,
     // max, subtract, exp, sum, divide
     cost: perOutput(5),
-    axes: softmaxAxes,
+    axes: softmaxAxes(since < 13),
     grad: "none",
     ...(quantizable ? { traits: { quantizable } } : {}),
   };

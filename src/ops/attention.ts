@@ -9,7 +9,8 @@ import {
 } from "./lowered/attention.ts";
 import { lowerEmbedding } from "./lowered/embedding.ts";
 import { lowerMicrosoftRotary, lowerRotary } from "./lowered/rotary.ts";
-import type { Cost, Infer, InferContext, OpSpec, ValueType } from "./spec.ts";
+import { narrowHeads } from "./narrow.ts";
+import type { Axes, Cost, Infer, InferContext, OpSpec, ValueType } from "./spec.ts";
 import { add, floorDivide, maximum, multiply } from "./symbolic.ts";
 
 /** Key and value of the past, joined with the present along the sequence: (…, past, size) gives (…, past + length, size). */
@@ -52,17 +53,26 @@ const packedCost: Cost = ({ inputs, outputs }) => {
   };
 };
 
+/** Heads are what can go; their width is in the scale of the scores. Uneven sizes of q, k and v are not followed. */
+const packedAxes: Axes = (node) => {
+  if (node.ints("qkv_hidden_sizes") || node.inputs.length > 5) return undefined;
+  const heads = node.int("num_heads", 1);
+  const mask = (node.inputs[3]?.shape ?? []).map(() => "_").join(" ");
+  return `b s i, i (t:3# h:${heads} d#), (t h d), ${mask}, _ b h p d -> b s (h d), _ b h u d`;
+};
+
 const packed: OpSpec = {
   since: 1,
   infer: packedInfer,
   cost: packedCost,
-  axes: "opaque",
+  axes: packedAxes,
   weights: [
     { input: 1, role: "kernel", channelAxis: 1, reductionAxis: 0 },
     { input: 2, role: "bias", channelAxis: 0 },
   ],
   grad: "lower",
   lower: lowerPackedAttention,
+  narrow: narrowHeads({ num_heads: 1 }),
   traits: { linear: "attention" },
 };
 
@@ -98,14 +108,34 @@ function unpackedCost(past: number): Cost {
   };
 }
 
+/** Query, key and value as three matrices; packed forms are not followed. */
+const multiHeadAxes: Axes = (node) => {
+  const [query, key, value, bias, , scores] = node.inputs.map((input) => input?.shape?.length);
+  if (query !== 3 || (key !== 3 && key !== 4) || value !== key || (scores !== undefined && scores !== 4))
+    return undefined;
+  if (bias !== undefined && query !== key) return undefined;
+  const heads = node.int("num_heads", 1);
+  const keys = (width: string): string => (key === 4 ? `b h t ${width}` : `b t (h ${width})`);
+  const mask = (node.inputs[4]?.shape ?? []).map(() => "_").join(" ");
+  const perHead = node.inputs[5]?.shape?.[1] === 1 ? "_" : "h";
+  const [q, k, v] = [node.inputs[0]?.shape?.[2], node.inputs[1]?.shape?.at(-1), node.inputs[2]?.shape?.at(-1)];
+  if (bias !== undefined && (q !== k || q !== v)) return undefined;
+  const past = `b h p d, b h p e`;
+  return (
+    `b s (h:${heads} d#), ${keys("d")}, ${keys("e#")}, (g:3# h d), ${mask}, _ ${perHead} _ _, ${past}` +
+    ` -> b s (h e), b h u d, b h u e`
+  );
+};
+
 const multiHead: OpSpec = {
   since: 1,
   infer: multiHeadInfer,
   cost: unpackedCost(6),
-  axes: "opaque",
+  axes: multiHeadAxes,
   weights: [{ input: 3, role: "bias", channelAxis: 0 }],
   grad: "lower",
   lower: lowerMultiHeadAttention,
+  narrow: narrowHeads({ num_heads: 0 }),
 };
 
 /**
@@ -127,13 +157,27 @@ const groupQueryInfer: Infer = (context) => {
   return [{ dtype, shape: q && [batch, q[1] ?? null, multiply(head, heads)] }, cache(3), cache(4)];
 };
 
+/** A head of keys goes with all the queries that share it. Packed queries, keys and values are not followed. */
+const groupQueryAxes: Axes = (node) => {
+  if (!node.inputs[1] || node.inputs.length > 9) return undefined;
+  const heads = node.int("num_heads", 1);
+  const groups = node.int("kv_num_heads", heads);
+  const cache = "b k p d";
+  const lengths = (node.inputs[5]?.shape ?? []).map(() => "_").join(" ");
+  return (
+    `b s (k:${groups} r:${heads / groups}# d#), b s (k d), b s (k d), ${cache}, ${cache}, ${lengths}, , _ _, _ _` +
+    ` -> b s (k r d), ${cache.replace("p", "u")}, ${cache.replace("p", "u")}`
+  );
+};
+
 const groupQuery: OpSpec = {
   since: 1,
   infer: groupQueryInfer,
   cost: unpackedCost(3),
-  axes: "opaque",
+  axes: groupQueryAxes,
   grad: "lower",
   lower: lowerGroupQueryAttention,
+  narrow: narrowHeads({ num_heads: 0, kv_num_heads: 1 }),
 };
 
 /** q (b, heads, s, d) or (b, s, heads·d), k and v alike, mask, past key, past value. */
@@ -178,13 +222,33 @@ const standardCost: Cost = ({ node, inputs, outputs }) => {
   };
 };
 
+/** Heads of rank 4 are an axis, those of rank 3 a part of one; a head of keys goes with the queries that share it. */
+const standardAxes: Axes = (node) => {
+  const [q, k, v] = node.inputs.map((input) => input?.shape);
+  if (!q || !k || !v || node.outputs.length > 3) return undefined;
+  const flat = q.length === 3;
+  const heads = flat ? node.int("q_num_heads", 1) : q[1];
+  const groups = flat ? node.int("kv_num_heads", 1) : k[1];
+  if (typeof heads !== "number" || typeof groups !== "number" || heads % groups !== 0) return undefined;
+  const query = `h:${groups} r:${heads / groups}#`;
+  const of = (tokens: string, length: string, width: string): string =>
+    flat ? `b ${length} (${tokens} ${width})` : `b ${tokens.includes(" ") ? `(${tokens})` : tokens} ${length} ${width}`;
+  const mask = (node.inputs[3]?.shape ?? []).map((dim, i, all) => (i === all.length - 3 && dim !== 1 ? "(h r)" : "_"));
+  const past = "b h p d, b h p e";
+  return (
+    `${of(query, "s", "d#")}, ${of("h", "t", "d")}, ${of("h", "t", "e#")}, ${mask.join(" ")}, ${past}` +
+    ` -> ${of(query, "s", "e")}, b h u d, b h u e`
+  );
+};
+
 const standard: OpSpec = {
   since: 23,
   infer: standardInfer,
   cost: standardCost,
-  axes: "opaque",
+  axes: standardAxes,
   grad: "lower",
   lower: lowerAttention,
+  narrow: narrowHeads({ q_num_heads: 0, kv_num_heads: 1 }),
 };
 
 /** Word, position and segment tables summed and normalized: (b, s) ids give (b, s, h); the mask's sums are (b). */
@@ -221,7 +285,8 @@ const rotary: OpSpec = {
   since: 1,
   infer: sameAsInput(),
   cost: perOutput(3),
-  axes: "*a -> *a",
+  // Pairs within a head turn together; heads of a merged axis are not followed.
+  axes: (node, [rank = 0]) => (rank === 4 ? `b h s d#${", ".repeat(node.inputs.length - 1)} -> b h s d#` : undefined),
   grad: "lower",
   lower: lowerMicrosoftRotary,
 };

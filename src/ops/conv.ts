@@ -4,6 +4,7 @@ import type { Node } from "../ir/graph.ts";
 import { convGrad, convTransposeGrad } from "./gradients/conv.ts";
 import { fusedConvGrad } from "./gradients/fused.ts";
 import { type OpTable, type Shape, count, dtypeOf, mismatch, shapeOf } from "./helpers.ts";
+import { narrowConv, narrowConvTranspose } from "./narrow.ts";
 import type { Axes, Cost, InferContext, OpSpec, Weight } from "./spec.ts";
 import { add, ceilDivide, floorDivide, maximum, minimum, multiply, subtract } from "./symbolic.ts";
 
@@ -93,7 +94,7 @@ export function convAxesTerms(node: Node, weight: number): { x: string; w: strin
   if (group === 1) return { x: "n i *s", w: "o i *k", bias: "o", y: "n o *z" };
   const kernel = node.inputs[weight]?.shape;
   if (kernel?.[0] === group && kernel[1] === 1) return { x: "n c *s", w: "c 1 *k", bias: "c", y: "n c *z" };
-  return { x: "n (g i) *s", w: "(g o) i *k", bias: "(g o)", y: "n (g o) *z" };
+  return { x: `n (g:${group} i) *s`, w: "(g o) i *k", bias: "(g o)", y: "n (g o) *z" };
 }
 
 const convAxes: Axes = (node) => {
@@ -115,6 +116,7 @@ export const convRecord: OpSpec = {
   axes: convAxes,
   weights: convWeights,
   grad: "none",
+  narrow: narrowConv(0, 1),
   traits: { linear: "conv", quantizable: true },
 };
 
@@ -153,7 +155,7 @@ const transposeAxes: Axes = (node) => {
   if (node.int("group", 1) === 1) return "n i *s, i o *k, o -> n o *z";
   const kernel = node.inputs[1]?.shape;
   if (kernel?.[0] === node.int("group", 1) && kernel[1] === 1) return "n c *s, c 1 *k, c -> n c *z";
-  return "n (g i) *s, (g i) o *k, (g o) -> n (g o) *z";
+  return `n (g:${node.int("group", 1)} i) *s, (g i) o *k, (g o) -> n (g o) *z`;
 };
 
 const convTranspose: OpSpec = {
@@ -166,6 +168,7 @@ const convTranspose: OpSpec = {
     { input: 2, role: "bias", channelAxis: 0 },
   ],
   grad: "none",
+  narrow: narrowConvTranspose,
   traits: { linear: "conv-transpose" },
 };
 

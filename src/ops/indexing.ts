@@ -1,7 +1,6 @@
 /** Slicing, gathering and scattering. */
 import { type Dim, isConcrete } from "../base/shape.ts";
 import type { Node } from "../ir/graph.ts";
-import { type AxesRule, names } from "./axes.ts";
 import {
   compressGrad,
   gatherElementsGrad,
@@ -27,7 +26,9 @@ import {
   unknownShape,
   withContents,
 } from "./helpers.ts";
-import { equalSizeAxes, moving } from "./movement.ts";
+import { moving } from "./movement.ts";
+import { narrowGather, narrowSlice } from "./narrow.ts";
+import { gatherAxes, sliceAxes } from "./picked-axes.ts";
 import type { Infer, InferContext, OpSpec, Weight } from "./spec.ts";
 import { add, ceilDivide, maximum, minimum, signOf, subtract } from "./symbolic.ts";
 
@@ -156,18 +157,6 @@ const gatherInfer: Infer = (context) => {
   return [withContents(data.dtype, shape, contents)];
 };
 
-/** The gathered axis goes; the axes of the indices take its place. */
-export const gatherAxes: AxesRule = (node) => {
-  const data = node.inputs[0]?.shape?.length;
-  const indices = node.inputs[1]?.shape?.length;
-  if (data === undefined || indices === undefined) return undefined;
-  const axis = (node.int("axis", 0) + data) % data;
-  const letters = names("d", data);
-  const picks = names("i", indices);
-  const rest = [...letters.slice(0, axis), ...picks, ...letters.slice(axis + 1)];
-  return `${letters.join(" ")}, ${picks.join(" ")} -> ${rest.join(" ")}`;
-};
-
 /** A stored table of floats is learned: rows along `axis`; blocks of block-wise quantization lie along the last axis. */
 const gatherWeights = (node: Node): readonly Weight[] => {
   const rank = node.inputs[0]?.shape?.length ?? 2;
@@ -237,7 +226,7 @@ const nonZeroInfer: Infer = (context) => {
   return [withContents("int64", [shape.length, hits.length], rows)];
 };
 
-const slice = moving(1, sliceInfer, equalSizeAxes);
+const slice: OpSpec = { ...moving(1, sliceInfer, sliceAxes), narrow: narrowSlice };
 
 export const indexing: OpTable = {
   // Bounds were attributes before opset 10.
@@ -245,6 +234,7 @@ export const indexing: OpTable = {
   Gather: {
     ...moving(1, gatherInfer, gatherAxes),
     weights: gatherWeights,
+    narrow: narrowGather,
     traits: { movement: true, lookup: true, quantizable: true },
     grad: gatherGrad,
   },

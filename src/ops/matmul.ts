@@ -41,19 +41,22 @@ export function matmulAxesOf(
   if (!a || !b || !y) return undefined;
   const rank = Math.max(a.length, b.length);
   const batch = Math.max(0, rank - 2);
+  const isSure = (axis: number): boolean =>
+    [a, b].every((shape) => {
+      const own = axis - (batch - Math.max(0, shape.length - 2));
+      const dim = own < 0 ? 1 : shape[own];
+      return dim === 1 || (dim !== null && dim === y[axis]);
+    });
+  const letters = Array.from({ length: batch }, (_, i) => (isSure(i) ? `b${i}` : "_"));
   const term = (shape: Shape, last: readonly string[]): string => {
     const skip = batch - (shape.length - 2);
-    const own = shape.slice(0, -2).map((dim, i) => (dim !== null && dim === y[skip + i] ? `b${skip + i}` : "_"));
+    const own = shape.slice(0, -2).map((dim, i) => (dim !== null && dim === y[skip + i] ? letters[skip + i] : "_"));
     return [...own, ...last].join(" ");
   };
   return {
     a: a.length === 1 ? "k" : term(a, ["m", "k"]),
     b: b.length === 1 ? "k" : term(b, ["k", "n"]),
-    y: [
-      ...Array.from({ length: batch }, (_, i) => `b${i}`),
-      ...(a.length === 1 ? [] : ["m"]),
-      ...(b.length === 1 ? [] : ["n"]),
-    ].join(" "),
+    y: [...letters, ...(a.length === 1 ? [] : ["m"]), ...(b.length === 1 ? [] : ["n"])].join(" "),
   };
 }
 
@@ -184,6 +187,17 @@ const einsum: OpSpec = {
   grad: einsumGrad,
 };
 
+const fusedMatmulAxes: Axes = (node) => {
+  const [a, b] = [node.inputs[0]?.shape, node.inputs[1]?.shape];
+  if (node.int("transBatchA", 0) || node.int("transBatchB", 0)) return undefined;
+  const turn = (shape: Shape | undefined, on: number): Shape | undefined =>
+    shape && on && shape.length > 1 ? [...shape.slice(0, -2), shape.at(-1) ?? null, shape.at(-2) ?? null] : shape;
+  const [transA, transB] = [node.int("transA", 0), node.int("transB", 0)];
+  const terms = matmulAxesOf(turn(a, transA), turn(b, transB), node.outputs[0]?.shape);
+  const swap = (term: string, on: number): string => (on ? term.replace(/(\w) (\w)$/, "$2 $1") : term);
+  return terms && `${swap(terms.a, transA)}, ${swap(terms.b, transB)} -> ${terms.y}`;
+};
+
 /** MatMul with optional transposes of the last two axes (com.microsoft). */
 const fusedMatmul: OpSpec = {
   ...matmulRecord,
@@ -198,7 +212,7 @@ const fusedMatmul: OpSpec = {
   cost: ({ node, inputs, outputs }) => ({
     macs: count(outputs[0]) * (inputs[0]?.at(node.int("transA", 0) ? -2 : -1) ?? 0),
   }),
-  axes: "opaque",
+  axes: fusedMatmulAxes,
   weights: (node) => {
     const rank = node.inputs[1]?.shape?.length ?? 2;
     const [channelAxis, reductionAxis] = node.int("transB", 0) ? [rank - 2, rank - 1] : [rank - 1, rank - 2];

@@ -1,7 +1,7 @@
 /** Operators that move elements without computing: reshape, transpose, concat, split, expand, tile, pad and their kin. */
 import { type Dim, formatShape, isConcrete } from "../base/shape.ts";
 import type { Node } from "../ir/graph.ts";
-import { SAME_AXES, broadcastAxes, names, reshapeAxes } from "./axes.ts";
+import { SAME_AXES, names, reshapeAxes } from "./axes.ts";
 import {
   centerCropPadGrad,
   concatGrad,
@@ -37,6 +37,8 @@ import {
   unknownShape,
   withContents,
 } from "./helpers.ts";
+import { narrowPad, narrowSizes, narrowSplit } from "./narrow.ts";
+import { depthToSpaceAxes, expandAxes, padAxes, spaceToDepthAxes, tileAxes } from "./picked-axes.ts";
 import type { Axes, Infer, InferContext, OpSpec } from "./spec.ts";
 import { add, exactDivide, floorDivide, multiply, product } from "./symbolic.ts";
 
@@ -266,12 +268,6 @@ const expandInfer: Infer = (context) => {
   ];
 };
 
-/** The second input holds sizes, not data. */
-const expandAxes: Axes = (node, ranks) => {
-  const [left, right] = broadcastAxes(node, ranks)?.split(" -> ") ?? [];
-  return left === undefined || right === undefined ? undefined : `${left.split(",")[0] ?? ""}, -> ${right}`;
-};
-
 const tileInfer: Infer = (context) => {
   const input = context.inputs[0];
   const repeats = contentsOf(context, 1);
@@ -372,10 +368,17 @@ const centerCropPadInfer: Infer = (context) => {
   ];
 };
 
+/** Positions along time have an order, and each sample a length. */
+const reverseAxes: Axes = (node, ranks) => {
+  const fixed = new Set([node.int("time_axis", 0), node.int("batch_axis", 1)]);
+  const term = names("a", ranks[0] ?? 0).map((letter, i) => (fixed.has(i) ? `${letter}#` : letter));
+  return `${term.join(" ")}, -> ${term.join(" ")}`;
+};
+
 const squeeze = moving(1, squeezeInfer, reshapeAxes);
 const unsqueeze = moving(1, unsqueezeInfer, reshapeAxes);
-const split = moving(2, splitInfer, splitAxes);
-const pad = moving(2, padInfer, equalSizeAxes, false);
+const split: OpSpec = { ...moving(2, splitInfer, splitAxes), narrow: narrowSplit };
+const pad: OpSpec = { ...moving(2, padInfer, padAxes, false), narrow: narrowPad };
 
 const dropout: OpSpec = {
   since: 7,
@@ -388,7 +391,7 @@ const dropout: OpSpec = {
 
 export const movement: OpTable = {
   Identity: { ...moving(1, identityInfer, SAME_AXES), traits: { identity: true, movement: true }, grad: identityGrad },
-  Reshape: { ...moving(5, reshapeInfer, reshapeAxes), grad: reshapeGrad },
+  Reshape: { ...moving(5, reshapeInfer, reshapeAxes), grad: reshapeGrad, narrow: narrowSizes(1, [0, -1]) },
   Flatten: { ...moving(1, flattenInfer, reshapeAxes), grad: reshapeGrad },
   // Axes were an attribute before opset 13, and are an input from it on.
   Squeeze: differentiable([squeeze, { ...squeeze, since: 13 }], reshapeGrad),
@@ -397,12 +400,12 @@ export const movement: OpTable = {
   Concat: { ...moving(4, concatInfer, concatAxes), grad: concatGrad },
   // Sizes were an attribute before opset 13; `num_outputs` came with 18.
   Split: differentiable([split, { ...split, since: 13 }, { ...split, since: 18 }], splitGrad),
-  Expand: { ...moving(8, expandInfer, expandAxes, false), grad: expandGrad },
-  Tile: { ...moving(6, tileInfer, equalSizeAxes, false), grad: tileGrad },
+  Expand: { ...moving(8, expandInfer, expandAxes, false), grad: expandGrad, narrow: narrowSizes(1, [1]) },
+  Tile: { ...moving(6, tileInfer, tileAxes, false), grad: tileGrad },
   // Pads were an attribute before opset 11.
   Pad: differentiable([pad, { ...pad, since: 11 }], padGrad),
-  DepthToSpace: { ...moving(1, depthToSpaceInfer, "n _ _ _ -> n _ _ _"), grad: depthToSpaceGrad },
-  SpaceToDepth: { ...moving(1, spaceToDepthInfer, "n _ _ _ -> n _ _ _"), grad: spaceToDepthGrad },
+  DepthToSpace: { ...moving(1, depthToSpaceInfer, depthToSpaceAxes), grad: depthToSpaceGrad },
+  SpaceToDepth: { ...moving(1, spaceToDepthInfer, spaceToDepthAxes), grad: spaceToDepthGrad },
   // Before opset 12 a model could not ask for training, so that Dropout is the identity at inference in every one.
   Dropout: differentiable(
     [
@@ -412,8 +415,8 @@ export const movement: OpTable = {
     ],
     dropoutGrad,
   ),
-  ReverseSequence: { ...moving(10, sameAsInput(), "*a, -> *a", false), grad: sameMoveGrad },
-  Trilu: { ...moving(14, sameAsInput(), "*a, -> *a", false), grad: sameMoveGrad },
+  ReverseSequence: { ...moving(10, sameAsInput(), reverseAxes, false), grad: sameMoveGrad },
+  Trilu: { ...moving(14, sameAsInput(), "*a r# c#, -> *a r# c#", false), grad: sameMoveGrad },
   Col2Im: moving(18, col2ImInfer, "n _ _ -> n *z", false),
   CenterCropPad: { ...moving(18, centerCropPadInfer, equalSizeAxes, false), grad: centerCropPadGrad },
 };

@@ -1,6 +1,6 @@
 /** Normalization: batch, instance, layer, group, RMS, local response; the fused skip forms of com.microsoft. */
 import type { DType } from "../base/dtype.ts";
-import { SAME_AXES } from "./axes.ts";
+import { names } from "./axes.ts";
 import {
   batchNormGrad,
   groupNormGrad,
@@ -22,6 +22,7 @@ import {
   sameAsInput,
   shapeOf,
 } from "./helpers.ts";
+import { narrowGroupNorm } from "./narrow.ts";
 import type { Axes, Infer, OpSpec, ValueType, Weight } from "./spec.ts";
 
 /** y, then running mean and variance of the channels when training. */
@@ -72,11 +73,11 @@ const layerAxes: Axes = (node, ranks) => {
   const rank = ranks[0] ?? 0;
   const axis = node.int("axis", -1);
   const first = axis < 0 ? axis + rank : axis;
-  const letters = Array.from({ length: rank }, (_, i) => `a${i}`);
+  const letters = Array.from({ length: rank }, (_, i) => (i >= first ? `a${i}!` : `a${i}`));
   const parameters = node.inputs.slice(1).map((input) => {
     const size = input?.shape?.length ?? rank - first;
     return letters
-      .slice(rank - size)
+      .slice(Math.max(0, rank - size))
       .map((letter, i) => (input?.shape?.[i] === 1 ? "_" : letter))
       .join(" ");
   });
@@ -106,10 +107,18 @@ const instance: OpSpec = {
   since: 6,
   infer: sameAsInput(),
   cost: perOutput(7),
-  axes: "n c *s, c, c -> n c *s",
+  axes: "n c *s!, c, c -> n c *s!",
   weights: scaleAndBias,
   grad: instanceNormGrad,
 };
+
+/** Groups of channels are computed together, so that only whole ones can go; `scale` says where its elements lie. */
+function groupAxes(scale: string): Axes {
+  return (node) => {
+    const groups = node.int("num_groups", 1);
+    return `n (g:${groups} k!) *s!, ${scale}, ${scale} -> n (g k) *s`;
+  };
+}
 
 /** Normalizes x + skip along the last axis; outputs y, mean, inverse deviation and the sum. */
 function skipNormalization(biasInput: number | undefined): OpSpec {
@@ -125,9 +134,9 @@ function skipNormalization(biasInput: number | undefined): OpSpec {
     axes:
       biasInput === undefined
         ? (node) =>
-            `b s h, ${(node.inputs[1]?.shape?.length ?? 3) === 2 ? "s h" : "_ s h"}, h, h -> b s h, _ _ _, _ _ _, b s h`
+            `b s h!, ${(node.inputs[1]?.shape?.length ?? 3) === 2 ? "s h" : "_ s h"}, h, h -> b s h, _ _ _, _ _ _, b s h`
         : (node) =>
-            `b s h, ${(node.inputs[1]?.shape?.length ?? 3) === 2 ? "s h" : "_ s h"}, h, h, h -> b s h, _ _ _, _ _ _, b s h`,
+            `b s h!, ${(node.inputs[1]?.shape?.length ?? 3) === 2 ? "s h" : "_ s h"}, h, h, h -> b s h, _ _ _, _ _ _, b s h`,
     weights: [
       { input: 2, role: "scale", channelAxis: 0 },
       { input: 3, role: "bias", channelAxis: 0 },
@@ -135,6 +144,13 @@ function skipNormalization(biasInput: number | undefined): OpSpec {
     ],
     grad: skipLayerNormGrad,
   };
+}
+
+/** Same axes, those of `mixed` computed together. */
+function along(rank: number, mixed: readonly number[]): string {
+  const together = new Set(mixed.map((axis) => (axis < 0 ? axis + rank : axis)));
+  const term = names("a", rank).map((letter, i) => (together.has(i) ? `${letter}!` : letter));
+  return `${term.join(" ")} -> ${term.join(" ")}`;
 }
 
 const simplifiedLayer: OpSpec = { ...rms, since: 1 };
@@ -153,8 +169,8 @@ export const normalization: OpTable = {
   // Before opset 21 the scale had one element per group.
   GroupNormalization: differentiable(
     [
-      { ...instance, since: 18, axes: "n c *s, g, g -> n c *s" },
-      { ...instance, since: 21 },
+      { ...instance, since: 18, axes: groupAxes("g"), narrow: narrowGroupNorm },
+      { ...instance, since: 21, axes: groupAxes("(g k)"), narrow: narrowGroupNorm },
     ],
     groupNormGrad,
   ),
@@ -163,21 +179,21 @@ export const normalization: OpTable = {
     since: 1,
     infer: sameAsInput(),
     cost: ({ node, outputs }) => perOutput(2 * node.int("size", 1) + 3)({ node, inputs: [], outputs }),
-    axes: SAME_AXES,
+    axes: "n c# *s -> n c# *s", // neighbouring channels are computed together
     grad: localResponseGrad,
   },
   LpNormalization: {
     since: 1,
     infer: sameAsInput(),
     cost: perInput(3),
-    axes: SAME_AXES,
+    axes: (node, [rank = 0]) => along(rank, [node.int("axis", -1)]),
     grad: lpNormalizationGrad,
   },
   MeanVarianceNormalization: {
     since: 9,
     infer: sameAsInput(),
     cost: perInput(6),
-    axes: SAME_AXES,
+    axes: (node, [rank = 0]) => along(rank, node.ints("axes") ?? [0, 2, 3]),
     grad: meanVarianceGrad,
   },
   // ONNX Runtime's own, found in the standard domain of models that it has optimized.
@@ -186,7 +202,7 @@ export const normalization: OpTable = {
   "com.microsoft::SkipSimplifiedLayerNormalization": {
     ...skipNormalization(undefined),
     axes: (node) =>
-      `b s h, ${(node.inputs[1]?.shape?.length ?? 3) === 2 ? "s h" : "_ s h"}, h, h -> b s h, _ _ _, _ _ _, b s h`,
+      `b s h!, ${(node.inputs[1]?.shape?.length ?? 3) === 2 ? "s h" : "_ s h"}, h, h -> b s h, _ _ _, _ _ _, b s h`,
     weights: [
       { input: 2, role: "scale", channelAxis: 0 },
       { input: 3, role: "bias", channelAxis: 0 },

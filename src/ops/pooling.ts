@@ -42,7 +42,7 @@ function pool(since: number, traits: Traits, infer?: Infer): OpSpec {
       macs: 0,
       flops: count(outputs[0]) * (node.ints("kernel_shape") ?? []).reduce((a, b) => a * b, 1),
     }),
-    axes: "n c *s -> n c *z",
+    axes: "n c *s -> n c *z, n c *z",
     grad: "none",
     traits,
   };

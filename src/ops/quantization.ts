@@ -5,8 +5,9 @@ import { SAME_AXES } from "./axes.ts";
 import { convAxesTerms, convCost, convShape } from "./conv.ts";
 import { dequantizeGrad, dynamicQuantizeGrad, nbitsGrad, quantizeGrad } from "./gradients/quantization.ts";
 import { type OpTable, type Shape, broadcastShapes, count, dtypeOf, isStored, perOutput, shapeOf } from "./helpers.ts";
-import { gatherAxes } from "./indexing.ts";
 import { matmulAxesOf, matmulShape } from "./matmul.ts";
+import { narrowAttribute, narrowConv } from "./narrow.ts";
+import { gatherAxes } from "./picked-axes.ts";
 import type { Axes, Cost, Grad, Infer, OpSpec, Weight } from "./spec.ts";
 import { multiply } from "./symbolic.ts";
 
@@ -28,6 +29,10 @@ const scaleAxes: Axes = (node, ranks) => {
   const letters = Array.from({ length: rank }, (_, i) => `a${i}`);
   const axis = node.int("axis", 1);
   const at = axis < 0 ? axis + rank : axis;
+  // Blocks of a blocked scale would shift if their axis lost elements.
+  const blocked = node.inputs[1]?.shape;
+  if (blocked && blocked.length === rank && rank > 1)
+    for (const [i, dim] of blocked.entries()) if (dim !== 1 && dim !== node.inputs[0]?.shape?.[i]) letters[i] += "#";
   const scale = (input: number): string => {
     const shape = node.inputs[input]?.shape;
     if (!shape || shape.length === 0) return "";
@@ -73,6 +78,7 @@ const qlinearConv: OpSpec = {
     { input: 8, role: "bias", channelAxis: 0 },
   ],
   grad: "none",
+  narrow: narrowConv(0, 3),
   traits: { linear: "conv" },
 };
 
@@ -86,6 +92,7 @@ const convInteger: OpSpec = {
   },
   weights: [{ input: 1, role: "kernel", channelAxis: 0, reductionAxis: 1 }],
   grad: "none",
+  narrow: narrowConv(0, 1),
   traits: { linear: "conv" },
 };
 
@@ -153,6 +160,7 @@ const nbits: OpSpec = {
     { input: 5, role: "bias", channelAxis: 0 },
   ],
   grad: nbitsGrad,
+  narrow: narrowAttribute("N", 1, 0),
   traits: { linear: "matmul" },
 };
 
@@ -279,7 +287,8 @@ export const quantization: OpTable = {
     since: 11,
     infer: dynamicQuantizeInfer,
     cost: perOutput(4),
-    axes: "*a -> *a, , ",
+    // One range for all elements.
+    axes: "*a! -> *a!, , ",
     grad: dynamicQuantizeGrad,
     traits: { rounding: true },
   },

@@ -1,6 +1,7 @@
 /** Recurrent layers: LSTM, GRU and RNN. */
 import { type OpTable, count, dtypeOf, shapeOf } from "./helpers.ts";
 import { lowerGru, lowerLstm, lowerRnn } from "./lowered/recurrent.ts";
+import { narrowAttribute } from "./narrow.ts";
 import type { Cost, Infer, Lower, OpSpec, Weight } from "./spec.ts";
 
 /** x (t, b, i) gives y (t, d, b, h), y_h (d, b, h) and, for LSTM, y_c (d, b, h); with `layout` 1 the batch comes first. */
@@ -37,17 +38,33 @@ const weights: readonly Weight[] = [
   { input: 3, role: "bias", channelAxis: 1 },
 ];
 
-/** The gates of one unit lie in different parts of an axis, which letters cannot say: only the outer axes are tied. */
-function axes(states: number): OpSpec["axes"] {
+/**
+ * A unit has a row in each gate of W and R, a column of R, biases for both and (LSTM) peepholes: `gates` of them. States and
+ * results carry it too.
+ */
+function axes(states: number, gates: number): OpSpec["axes"] {
   return (node) => {
-    if (node.int("layout", 0) === 1) return undefined;
-    const initial = Array.from({ length: states }, () => "d b h").join(", ");
-    return `t b i, d _ i, d _ h, d _, , ${initial} -> t d b h, ${initial}`;
+    const batchFirst = node.int("layout", 0) === 1;
+    const state = batchFirst ? "b d h" : "d b h";
+    const initial = Array.from({ length: states }, () => state).join(", ");
+    const peepholes = states === 2 ? ", d (p:3# h)" : "";
+    const [x, y] = batchFirst ? ["b t i", "b t d h"] : ["t b i", "t d b h"];
+    const w = `d# (g:${gates}# h)`;
+    return `${x}, ${w} i, ${w} h, d (e:${2 * gates}# h), b, ${initial}${peepholes} -> ${y}, ${initial}`;
   };
 }
 
-function recurrentOf(states: number): OpSpec {
-  return { since: 7, infer, cost, axes: axes(states), weights, grad: "none", traits: { linear: "recurrent" } };
+function recurrentOf(states: number, gates: number): OpSpec {
+  return {
+    since: 7,
+    infer,
+    cost,
+    axes: axes(states, gates),
+    weights,
+    grad: "none",
+    narrow: narrowAttribute("hidden_size", 2, 2),
+    traits: { linear: "recurrent" },
+  };
 }
 
 function lowered(record: OpSpec, lower: Lower): OpSpec {
@@ -55,12 +72,12 @@ function lowered(record: OpSpec, lower: Lower): OpSpec {
 }
 
 export const recurrent: OpTable = {
-  LSTM: lowered(recurrentOf(2), lowerLstm),
-  GRU: lowered(recurrentOf(1), lowerGru),
-  RNN: lowered(recurrentOf(1), lowerRnn),
+  LSTM: lowered(recurrentOf(2, 4), lowerLstm),
+  GRU: lowered(recurrentOf(1, 3), lowerGru),
+  RNN: lowered(recurrentOf(1, 1), lowerRnn),
   /** Weights are stored transposed (d, i, gates·h), quantized per direction or channel. */
   "com.microsoft::DynamicQuantizeLSTM": {
-    ...recurrentOf(2),
+    ...recurrentOf(2, 4),
     since: 1,
     axes: "opaque",
     weights: [

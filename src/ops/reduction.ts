@@ -1,5 +1,6 @@
 /** Reductions over axes, arg-max and arg-min, cumulative sums. */
 import { type Dim, isConcrete } from "../base/shape.ts";
+import type { Node } from "../ir/graph.ts";
 import { topKGrad } from "./gradients/indexing.ts";
 import {
   cumProdGrad,
@@ -54,8 +55,12 @@ function reduceInfer(combine: ((a: Dim, b: Dim) => Dim) | undefined): Infer {
   };
 }
 
-/** Kept axes are tied; reduced ones are free. */
-const reduceAxes: Axes = (node) => {
+/** Kept axes are tied; reduced ones end: without a trace of zeros in sums, changing the result of the others. */
+function reduceAxes(mark: "~" | "!"): Axes {
+  return (node) => reducedTerms(node, mark);
+}
+
+function reducedTerms(node: Node, mark: "~" | "!"): string | undefined {
   const input = node.inputs[0]?.shape;
   const output = node.outputs[0]?.shape;
   if (!input || !output) return undefined;
@@ -68,16 +73,18 @@ const reduceAxes: Axes = (node) => {
   const keep = node.int("keepdims", 1) !== 0;
   const letters = input.map((_, i) => `a${i}`);
   const out = letters.flatMap((letter, i) => (reduced.has(i) ? (keep ? ["1"] : []) : [letter]));
-  return `${letters.join(" ")} -> ${out.join(" ")}`;
-};
-
-function reduce(since: number, flops: number, combine?: (a: Dim, b: Dim) => Dim): OpSpec {
-  return { since, infer: reduceInfer(combine), cost: perInput(flops), axes: reduceAxes, grad: "none" };
+  return `${letters.map((letter, i) => (reduced.has(i) ? letter + mark : letter)).join(" ")} -> ${out.join(" ")}`;
 }
 
-/** Axes were an attribute before opset `turn`, and are an input from it on. */
-function reduceBoth(turn: number, flops: number, combine?: (a: Dim, b: Dim) => Dim): readonly OpSpec[] {
-  return [reduce(1, flops, combine), reduce(turn, flops, combine)];
+/** Axes were an attribute before opset `turn`, and are an input from it on. A `sum` does not notice elements that are zero. */
+function reduceBoth(
+  turn: number,
+  flops: number,
+  kind: "sum" | "statistic",
+  combine?: (a: Dim, b: Dim) => Dim,
+): readonly OpSpec[] {
+  const axes = reduceAxes(kind === "sum" ? "~" : "!");
+  return [1, turn].map((since) => ({ since, infer: reduceInfer(combine), cost: perInput(flops), axes, grad: "none" }));
 }
 
 const argInfer: Infer = (context) => {
@@ -103,7 +110,8 @@ const cumulative: OpSpec = {
   since: 11,
   infer: (context) => [{ dtype: dtypeOf(context, 0), shape: shapeOf(context, 0) }],
   cost: perOutput(),
-  axes: "*a, -> *a",
+  // Elements after one that goes keep their sum only where it was zero.
+  axes: "*a!, -> *a!",
   grad: "none",
 };
 
@@ -138,16 +146,16 @@ const topK: OpSpec = {
 };
 
 export const reduction: OpTable = {
-  ReduceSum: differentiable(reduceBoth(13, 1, add), reduceSumGrad),
-  ReduceMean: differentiable(reduceBoth(18, 1), reduceMeanGrad),
-  ReduceMax: differentiable(reduceBoth(18, 1, maximum), reduceExtremumGrad),
-  ReduceMin: differentiable(reduceBoth(18, 1, minimum), reduceExtremumGrad),
-  ReduceProd: differentiable(reduceBoth(18, 1, multiply), reduceProdGrad),
-  ReduceL1: differentiable(reduceBoth(18, 2), reduceL1Grad),
-  ReduceL2: differentiable(reduceBoth(18, 2), reduceL2Grad),
-  ReduceSumSquare: differentiable(reduceBoth(18, 2), reduceSumSquareGrad),
-  ReduceLogSum: differentiable(reduceBoth(18, 1), reduceLogSumGrad),
-  ReduceLogSumExp: differentiable(reduceBoth(18, 2), reduceLogSumExpGrad),
+  ReduceSum: differentiable(reduceBoth(13, 1, "sum", add), reduceSumGrad),
+  ReduceMean: differentiable(reduceBoth(18, 1, "statistic"), reduceMeanGrad),
+  ReduceMax: differentiable(reduceBoth(18, 1, "statistic", maximum), reduceExtremumGrad),
+  ReduceMin: differentiable(reduceBoth(18, 1, "statistic", minimum), reduceExtremumGrad),
+  ReduceProd: differentiable(reduceBoth(18, 1, "statistic", multiply), reduceProdGrad),
+  ReduceL1: differentiable(reduceBoth(18, 2, "sum"), reduceL1Grad),
+  ReduceL2: differentiable(reduceBoth(18, 2, "sum"), reduceL2Grad),
+  ReduceSumSquare: differentiable(reduceBoth(18, 2, "sum"), reduceSumSquareGrad),
+  ReduceLogSum: differentiable(reduceBoth(18, 1, "statistic"), reduceLogSumGrad),
+  ReduceLogSumExp: differentiable(reduceBoth(18, 2, "statistic"), reduceLogSumExpGrad),
   ArgMax: arg,
   ArgMin: arg,
   CumSum: { ...cumulative, grad: cumSumGrad },

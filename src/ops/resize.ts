@@ -4,6 +4,7 @@ import { isConcrete } from "../base/shape.ts";
 import { resizeGrad } from "./gradients/resampling.ts";
 import { type OpTable, contentsOf, dtypeOf, perOutput, shapeOf, unknownShape } from "./helpers.ts";
 import { equalSizeAxes } from "./movement.ts";
+import { narrowSizes } from "./narrow.ts";
 import type { Infer, InferContext, OpSpec } from "./spec.ts";
 import { multiply } from "./symbolic.ts";
 
@@ -58,6 +59,8 @@ function resize(since: number, infer: Infer, quantizable = true): OpSpec {
       perOutput((node.string("mode") ?? "nearest") === "nearest" ? 1 : 8)({ node, inputs: [], outputs }),
     axes: equalSizeAxes,
     grad: resizeGrad,
+    narrow: ({ node, ...context }) =>
+      node.inputs[3] && !node.ints("axes") ? narrowSizes(3)({ node, ...context }) : {},
     ...(quantizable ? { traits: { quantizable } } : {}),
   };
 }

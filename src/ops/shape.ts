@@ -12,6 +12,7 @@ import {
   unknownShape,
   withContents,
 } from "./helpers.ts";
+import { narrowSizes } from "./narrow.ts";
 import type { Infer, OpSpec, ValueType } from "./spec.ts";
 import { ceilDivide, maximum, product, signOf, subtract } from "./symbolic.ts";
 
@@ -110,12 +111,13 @@ const uniqueInfer: Infer = (context) => {
 };
 
 export const shape: OpTable = {
-  Shape: making(1, shapeInfer),
-  Size: making(1, sizeInfer),
+  // They read sizes, not elements.
+  Shape: making(1, shapeInfer, "*a~ -> _"),
+  Size: making(1, sizeInfer, "*a~ -> "),
   Constant: making(1, constantInfer),
-  ConstantOfShape: making(9, constantOfShapeInfer),
+  ConstantOfShape: { ...making(9, constantOfShapeInfer, " -> *a~"), narrow: narrowSizes(0) },
   Range: making(11, rangeInfer),
-  EyeLike: { ...making(9, eyeInfer, "*a -> *a"), grad: "zero" },
+  EyeLike: { ...making(9, eyeInfer, "*a# -> *a#"), grad: "zero" },
   HannWindow: making(17, windowInfer),
   HammingWindow: making(17, windowInfer),
   BlackmanWindow: making(17, windowInfer),

@@ -3,6 +3,7 @@ import type { DType } from "../base/dtype.ts";
 import type { Dim } from "../base/shape.ts";
 import type { Builder } from "../ir/builder.ts";
 import type { Node, Value } from "../ir/graph.ts";
+import type { Narrow } from "./narrow.ts";
 
 /** What inference knows of a value. */
 export interface ValueType {
@@ -121,5 +122,7 @@ export interface OpSpec {
    */
   readonly grad: Grad | "none" | "lower" | "branches" | "zero";
   readonly lower?: Lower;
+  /** How attributes and inputs that hold sizes, bounds or indices follow when axes lose positions; absent where nothing does. */
+  readonly narrow?: Narrow;
   readonly traits?: Traits;
 }
