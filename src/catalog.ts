@@ -1,5 +1,6 @@
 /** Everything pare offers by name: one import line each. */
 import { distill } from "./techniques/distill/distill.ts";
+import { pruneChannels } from "./techniques/prune/prune-channels.ts";
 import { pruneWeights } from "./techniques/prune/prune-weights.ts";
 import { cast } from "./techniques/quantize/cast.ts";
 import { quantizeDynamic } from "./techniques/quantize/quantize-dynamic.ts";
@@ -20,6 +21,7 @@ export const TECHNIQUES: ReadonlyMap<string, Technique> = new Map(
     quantizeDynamic,
     quantize,
     pruneWeights,
+    pruneChannels,
     recover,
     finetune,
     reinitialise,

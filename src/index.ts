@@ -39,6 +39,7 @@ export { TECHNIQUES } from "./catalog.ts";
 export { compressFile } from "./techniques/compress-file.node.ts";
 export { type CompressOptions, type CompressReport, compress } from "./techniques/pipeline.node.ts";
 export { distill } from "./techniques/distill/distill.ts";
+export { pruneChannels } from "./techniques/prune/prune-channels.ts";
 export { pruneWeights } from "./techniques/prune/prune-weights.ts";
 export { cast } from "./techniques/quantize/cast.ts";
 export { quantizeDynamic } from "./techniques/quantize/quantize-dynamic.ts";

@@ -1,0 +1,57 @@
+/** How many groups of each family go: the same share everywhere, or the least important of the whole network. */
+import type { Family, Group } from "../../analyse/groups.ts";
+
+export interface ScoredFamily {
+  readonly family: Family;
+  /** Importance of each group, in the family's order. */
+  readonly scores: Float64Array;
+}
+
+export interface Allocation {
+  readonly scope: "local" | "global";
+  /** Kept groups are a multiple of it, where there are as many. */
+  readonly multipleOf: number;
+  /** Groups that each family keeps at least. */
+  readonly least: number;
+}
+
+/** Divides the scores by their mean, largest or sum, so that families compare. */
+export function normalize(scores: Float64Array, by: "mean" | "max" | "sum" | "none"): Float64Array {
+  if (by === "none") return scores;
+  const sum = scores.reduce((a, b) => a + b, 0);
+  const unit = by === "sum" ? sum : by === "mean" ? sum / scores.length : Math.max(...scores);
+  return unit > 0 ? scores.map((score) => score / unit) : scores;
+}
+
+/** The groups that go when `ratio` of all do, by family. Equal scores go in order; what cannot go is left out. */
+export function allocate(
+  families: readonly ScoredFamily[],
+  ratio: number,
+  { scope, multipleOf, least }: Allocation,
+): Map<Family, readonly Group[]> {
+  const counts = scope === "local" ? localCounts(families, ratio) : globalCounts(families, ratio);
+  return new Map(
+    families.map(({ family, scores }, i) => {
+      const size = family.groups.length;
+      const floor = Math.max(1, least, Math.min(size, multipleOf));
+      const kept = Math.ceil((size - (counts[i] ?? 0)) / multipleOf) * multipleOf;
+      const gone = Math.max(0, size - Math.max(floor, Math.min(size, kept)));
+      const order = family.groups.map((group, at) => ({ group, score: scores[at] ?? 0 }));
+      order.sort((a, b) => a.score - b.score || a.group.index - b.group.index);
+      return [family, order.slice(0, gone).map(({ group }) => group)] as const;
+    }),
+  );
+}
+
+function localCounts(families: readonly ScoredFamily[], ratio: number): number[] {
+  return families.map(({ family }) => Math.round(ratio * family.groups.length));
+}
+
+/** One threshold: groups of each family below the ratio's quantile of all. */
+function globalCounts(families: readonly ScoredFamily[], ratio: number): number[] {
+  const all = families.flatMap(({ scores }, family) => Array.from(scores, (score) => ({ family, score })));
+  all.sort((a, b) => a.score - b.score || a.family - b.family);
+  const counts = families.map(() => 0);
+  for (const { family } of all.slice(0, Math.round(ratio * all.length))) counts[family] = (counts[family] ?? 0) + 1;
+  return counts;
+}
