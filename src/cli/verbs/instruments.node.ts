@@ -9,6 +9,7 @@ import { addDemo } from "./demo.node.ts";
 import { addDiff } from "./diff.node.ts";
 import { addDoctor } from "./doctor.node.ts";
 import { addEvaluate } from "./evaluate.node.ts";
+import { addGroups } from "./groups.node.ts";
 import { addInspect } from "./inspect.node.ts";
 import { addReport } from "./report.node.ts";
 import { addSweep } from "./sweep.node.ts";
@@ -17,6 +18,7 @@ import { addTrain } from "./train.node.ts";
 export function addInstruments(program: Command): void {
   addDemo(program);
   addInspect(program);
+  addGroups(program);
   addCheck(program);
   addDiff(program);
   addCompare(program);

@@ -241,7 +241,12 @@ class Layout {
     // "To the end" is often the largest 64-bit number, which no double holds.
     const within = (list: readonly number[]): number[] =>
       list.map((place) => Math.max(-(2 ** 31), Math.min(2 ** 31, place)));
-    const part = shaped(slice(s, whole, places, within(starts), within(ends), steps), [rows, to[2], to[3], this.#block]);
+    const part = shaped(slice(s, whole, places, within(starts), within(ends), steps), [
+      rows,
+      to[2],
+      to[3],
+      this.#block,
+    ]);
     const shape = [to[0], stored, to[2], to[3]];
     this.#replace(node, y, shaped(reshape(s, part, shape), shape));
   }
