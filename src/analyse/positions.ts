@@ -78,7 +78,10 @@ export function tiePositions(ties: AxisTies, classes: ReadonlyMap<number, AxisCl
         freeze(part, `${compound.where} merges it with another axis, which is the one that shrinks`);
     const own = parts[carrier] as AxisClass | undefined;
     if (!own) {
-      freeze(whole, `${compound.where} merges axes of which none can shrink`);
+      const longest = (parts as AxisClass[]).reduce((best, part) =>
+        (part.size ?? 0) > (best.size ?? 0) ? part : best,
+      );
+      freeze(whole, longest.frozen ?? `${compound.where} merges axes of which none can shrink`);
       continue;
     }
     const inner = sizes.slice(carrier + 1).reduce((a, b) => a * b, 1);
