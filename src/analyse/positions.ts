@@ -13,8 +13,8 @@ export interface TiedPositions {
   readonly frozen: ReadonlyMap<number, string>;
 }
 
-/** Beyond this many positions in one axis (a minute of sound) nobody prunes; it is held as a whole. */
-const MAX_POSITIONS = 1 << 22;
+/** An axis with more positions (sound; the largest vocabularies have fewer) is held as a whole. */
+const MAX_POSITIONS = 1 << 18;
 
 /**
  * Lays out every class of known size and ties positions of compounds: concatenations by their offsets, a merged axis with

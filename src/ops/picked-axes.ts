@@ -33,6 +33,13 @@ export function pickTokens(size: number, indices: readonly number[], letter: str
   };
 }
 
+/** Positions of longer axes are not listed: nobody prunes them, and a hostile file may claim any size. */
+const MAX_LISTED = 1 << 20;
+
+function isListed(size: Dim | undefined): size is number {
+  return typeof size === "number" && size <= MAX_LISTED;
+}
+
 /** Picks of each axis by number; undefined: what is picked is not known. An axis that is not in the map is whole. */
 type Picks = ReadonlyMap<number, readonly number[] | undefined>;
 
@@ -67,7 +74,7 @@ export const sliceAxes: AxesRule = (node) => {
   for (const [i, raw] of axes.entries()) {
     const axis = raw < 0 ? raw + from.length : raw;
     const [size, start, end, step] = [from[axis], starts?.[i], ends?.[i], steps?.[i]];
-    const isKnown = typeof size === "number" && start !== undefined && end !== undefined && step !== undefined;
+    const isKnown = isListed(size) && start !== undefined && end !== undefined && step !== undefined;
     // Of every second position none could go without the others moving out of step.
     picks.set(axis, isKnown && Math.abs(step) === 1 ? slicedIndices(size, start, end, step) : undefined);
   }
@@ -95,7 +102,7 @@ export const gatherAxes: AxesRule = (node) => {
   const list = indices.length < 2 ? node.inputs[1]?.tensor?.peekNumbers() : undefined;
   const outer = letters.slice(0, axis);
   const inner = letters.slice(axis + 1);
-  if (!list || list.length === 0 || typeof size !== "number")
+  if (!list || list.length === 0 || !isListed(size))
     return `${letters.join(" ")}, ${own.join(" ")} -> ${[...outer, ...own, ...inner].join(" ")}`;
   const tokens = pickTokens(
     size,
