@@ -1,4 +1,4 @@
-/** The gradient of a whole model's weights against central differences along random directions, in the engine's float32. */
+/** The gradient of a whole model's weights against central differences along random directions, in double precision. */
 import { inferShapes } from "../../src/analyse/shapes.ts";
 import { Rng } from "../../src/base/rng.ts";
 import { elementCount } from "../../src/base/shape.ts";
@@ -13,12 +13,14 @@ import { indexRanges, syntheticFeeds } from "../../src/run/synthetic.ts";
 import { dependents } from "../../src/train/dependents.ts";
 import { grad, gradientName } from "../../src/train/grad.ts";
 import { trainableParameters } from "../../src/train/parameters.ts";
+import { openDouble } from "./retype.ts";
 
-/** Steps relative to a tensor's root mean square, each a quarter of the one before. */
-const STEPS = [4, 6, 8, 10, 12, 14].map((power) => 2 ** -power);
-
-/** Relative rounding error of a float32 output of some layers. */
-const EPSILON = 2 ** -22;
+/**
+ * Steps relative to a tensor's root mean square, each a quarter of the one before, and the relative rounding error of an output
+ * of some layers: in double precision, and where some operator computes in single precision.
+ */
+const DOUBLE = { steps: [17, 19, 21].map((power) => 2 ** -power), epsilon: 2 ** -48 };
+const SINGLE = { steps: [4, 6, 8, 10, 12, 14].map((power) => 2 ** -power), epsilon: 2 ** -22 };
 
 export interface CheckedTensor {
   readonly name: string;
@@ -30,6 +32,8 @@ export interface CheckedTensor {
 
 export interface ModelGradient {
   readonly parameters: number;
+  /** Operators that computed in single precision on the side of the differences. */
+  readonly single: readonly string[];
   readonly checked: readonly CheckedTensor[];
   readonly nodes: { readonly forward: number; readonly gradient: number };
 }
@@ -37,6 +41,8 @@ export interface ModelGradient {
 export interface CheckOptions {
   readonly feeds?: Feeds;
   readonly dims?: Readonly<Record<string, number>>;
+  /** Input sizes stay as open as the file says, where the engine refuses a model whose sizes are all known. */
+  readonly open?: boolean;
   /** Name of the output to differentiate; default: the first of float32. */
   readonly output?: string;
   /** Tensors to check; default 4, drawn at random. */
@@ -50,6 +56,7 @@ function fixInputs(model: Model, options: CheckOptions): Feeds {
   const inputs = model.graph.inputs.filter((input) => !input.tensor);
   const ports = inputs.map(({ name, dtype, shape }) => ({ name, dtype: dtype ?? "float32", shape: shape ?? [] }));
   const feeds = options.feeds ?? syntheticFeeds(ports, { ranges: indexRanges(model), dims: options.dims });
+  if (options.open) return feeds;
   for (const input of inputs) input.shape = feeds[input.name]?.shape ?? [];
   for (const node of model.graph.allNodes()) for (const output of node.outputs) output.shape = undefined;
   return feeds;
@@ -81,7 +88,26 @@ function differentiableOutput(model: Model, name: string | undefined): Value {
   return last;
 }
 
+function inputNamed(model: Model, name: string): Value {
+  return model.graph.inputs.find((input) => input.name === name) as Value;
+}
+
+const doubled = (feeds: Feeds): Feeds =>
+  Object.fromEntries(
+    Object.entries(feeds).map(([name, array]) =>
+      array.dtype === "float32"
+        ? [name, { ...array, dtype: "float64", data: Float64Array.from(array.data as Float32Array) }]
+        : [name, array],
+    ),
+  );
+
 const numbers = (array: NdArray | undefined): Float64Array => Float64Array.from(array?.data as Float32Array);
+
+/**
+ * A tensor that changes the output by less than this part of it when all its elements change by their own size has, to single
+ * precision, no influence: a row of two numbers, for one, is ±1 once it is normalized. Its gradient is compared with zero.
+ */
+const NO_INFLUENCE = 1e-4;
 
 /** Builds the gradient of a fixed random weighting of the first float output, runs it, and compares. Throws where it cannot be built. */
 export async function checkModelGradient(original: Model, options: CheckOptions = {}): Promise<ModelGradient> {
@@ -111,12 +137,14 @@ export async function checkModelGradient(original: Model, options: CheckOptions 
   }
   const out = forward.graph.outputs[model.graph.outputs.indexOf(y)] as Value;
   forward.graph.outputs.splice(0, forward.graph.outputs.length, out);
-  const session = await openSession(forward, { inProcess: true, threads: 2, optimize: "basic" });
+  for (const [name, value] of values) inputNamed(forward, name).shape = [...value.shape];
+  const { session, single } = await openDouble(forward);
+  const { steps, epsilon } = single.length > 0 ? SINGLE : DOUBLE;
   try {
-    const base = { ...feeds, ...Object.fromEntries(values) };
+    const base = doubled({ ...feeds, ...Object.fromEntries(values) });
     const plain = numbers((await session.run(base))[y.name]);
     const weights = Float32Array.from(plain, () => rng.normal());
-    const rounding = EPSILON * Math.sqrt(plain.reduce((sum, v, i) => sum + (v * (weights[i] ?? 0)) ** 2, 0));
+    const scale = Math.sqrt(plain.reduce((sum, v, i) => sum + (v * (weights[i] ?? 0)) ** 2, 0));
     const differentiated = cloneModel(model);
     const { loss } = addLoss(differentiated, y.name, weights);
     const gradientModel = grad(differentiated, { of: loss, wrt: chosen.map((index) => names[index] as string) });
@@ -131,19 +159,19 @@ export async function checkModelGradient(original: Model, options: CheckOptions 
       const size = Math.sqrt(value.reduce((sum, x) => sum + x * x, 0) / value.length) || 1;
       const direction = Float64Array.from(value, () => size * rng.normal());
       const slope = async (step: number): Promise<number> => {
-        // The step that float32 really takes, element by element, would be an error of 1e-7/step: small beside the rest.
         const at = async (sign: number): Promise<Float64Array> => {
-          const data = Float32Array.from(value, (x, i) => x + sign * step * (direction[i] ?? 0));
-          return numbers((await session.run({ ...base, [name]: { ...array, data } }))[y.name]);
+          const data = Float64Array.from(value, (x, i) => x + sign * step * (direction[i] ?? 0));
+          return numbers((await session.run({ ...base, [name]: { ...array, dtype: "float64", data } }))[y.name]);
         };
         const [high, low] = [await at(1), await at(-1)];
         return high.reduce((sum, v, i) => sum + (v - (low[i] ?? 0)) * (weights[i] ?? 0), 0) / (2 * step);
       };
       const slopes: number[] = [];
-      for (const step of STEPS) slopes.push(await slope(step));
-      checked.push({ name, ...judged(slopes, gradient, direction, rounding) });
+      for (const step of steps) slopes.push(await slope(step));
+      checked.push({ name, ...judged({ steps, slopes, epsilon, scale }, gradient, direction) });
     }
     return {
+      single,
       parameters: all.reduce((sum, value) => sum + elementCount((value.shape ?? []) as number[]), 0),
       checked,
       nodes: { forward: [...original.graph.allNodes()].length, gradient: [...gradientModel.graph.allNodes()].length },
@@ -158,17 +186,23 @@ export async function checkModelGradient(original: Model, options: CheckOptions 
  * with the gradient along the direction.
  */
 function judged(
-  slopes: readonly number[],
+  measured: {
+    readonly steps: readonly number[];
+    readonly slopes: readonly number[];
+    readonly epsilon: number;
+    readonly scale: number;
+  },
   gradient: Float64Array,
   direction: Float64Array,
-  rounding: number,
 ): { error: number; doubt: number } {
+  const { steps, slopes, epsilon, scale } = measured;
+  const rounding = epsilon * scale;
   let best = { doubt: Number.POSITIVE_INFINITY, slope: Number.NaN };
   // Two of three may agree by chance where a kink lies between: the next coarser step counts too.
   for (let i = 1; i + 1 < slopes.length; i++) {
     const [before, coarse, fine] = slopes.slice(i - 1, i + 2) as [number, number, number];
     const doubt =
-      Math.max(Math.abs(before - coarse) / 4, Math.abs(coarse - fine)) + rounding / (STEPS[i + 1] as number);
+      Math.max(Math.abs(before - coarse) / 4, Math.abs(coarse - fine)) + rounding / (steps[i + 1] as number);
     if (doubt < best.doubt) best = { doubt, slope: (16 * fine - coarse) / 15 };
   }
   let along = 0;
@@ -178,7 +212,7 @@ function judged(
     along += part;
     square += part * part;
   }
-  const size = Math.max(Math.abs(best.slope), Math.sqrt(square));
+  const size = Math.max(Math.abs(best.slope), Math.sqrt(square), NO_INFLUENCE * scale);
   if (size === 0) return { error: 0, doubt: 0 };
   return { error: Math.abs(best.slope - along) / size, doubt: best.doubt / size };
 }
@@ -198,7 +232,7 @@ async function runOnce(model: Model, feeds: Feeds): Promise<Record<string, NdArr
   const needed = Object.fromEntries(
     model.graph.inputs.flatMap(({ name }) => (feeds[name] ? [[name, feeds[name]]] : [])),
   );
-  const session = await openSession(model, { inProcess: true, threads: 2, optimize: "basic" });
+  const session = await openSession(model, { inProcess: true, threads: 1, optimize: "basic" });
   try {
     return await session.run(needed as Feeds);
   } finally {

@@ -5,31 +5,53 @@ import { afterAll, expect, test } from "vitest";
 import { loadFile } from "../../src/ir/load.node.ts";
 import { convertOpset } from "../../src/transform/opset.ts";
 import { type CheckOptions, checkModelGradient } from "../support/model-gradient.ts";
+import { withFloats } from "../support/retype.ts";
 import { describeWithData } from "../support/shared-data.ts";
 
 /**
- * Central differences of whole networks in float32 are worth three digits at best: rounding of 1e-7 of the output over a step
- * of 1e-3, and the kinks of thousands of Relus, which show as doubt. A wrong rule anywhere is off by tens of percent along a random direction.
+ * The differences are taken in double precision, along a random direction through all elements of a tensor, where they are worth
+ * six digits and steps are too small to meet kinks; the gradient is what the engine computes in float32: 1e-7 to 1e-4 off, as
+ * deep as the network is. A wrong rule anywhere is off by tens of percent along a random direction.
  */
-const TOLERANCE = 0.02;
+const TOLERANCE = 2e-3;
+
+/** Where an operator has no double-precision form, the differences are float32's and worth three digits at best. */
+const SINGLE_TOLERANCE = 1e-2;
+
+/** Looser where float32 itself is: a logarithm of spectrum magnitudes near zero, 1.0e-2 off at one kernel. */
+const LOOSER: Readonly<Record<string, number>> = { "swift-f0.onnx": 2e-2 };
 
 /** A difference whose steps disagree by more than this proves nothing; few tensors may be so. */
-const DOUBTFUL = 0.02;
+const DOUBTFUL = 1e-2;
 
 /** What cannot have a gradient, and why. */
 const WITHOUT: Readonly<Record<string, RegExp>> = {
   "shufflenet-v2-int8.onnx": /QLinear/, // integer arithmetic throughout
   "qonnx-tfc-2w2a.onnx": /Quant|custom|opset|domain/, // custom domain, not an operator of ONNX Runtime
-  "squeezenet1.1-fp16.onnx": /no float32 value/, // stored in half precision: trained in float32
-  "tiny-random-llama-fp16/model.onnx": /no float32 value/,
-  "stories260k/decoder_with_past.onnx": /Range/, // the engine refuses the model itself once its past is fixed to none
   // The branch that is not taken has sizes that the engine refuses once its LSTM is written out.
   "silero-vad.onnx": /refused the model/,
 };
 
-const DIMS: Readonly<Record<string, CheckOptions>> = {
+/** One tensor of networks that take seconds for a value in double precision. */
+const HEAVY: CheckOptions = { sample: 1 };
+
+const OPTIONS: Readonly<Record<string, CheckOptions>> = {
   "punctuation-restorer.onnx": { dims: { unk__3070: 6 } },
   "swift-f0.onnx": { output: "confidence" },
+  // The engine refuses to infer the scalars of its Range where every size is known.
+  "stories260k/decoder_with_past.onnx": { open: true, dims: { past: 3, seq: 4 } },
+  ...Object.fromEntries(
+    [
+      "basic-pitch",
+      "fastestdet",
+      "mcunet-imagenet",
+      "mobilenetv1-0.25-vww",
+      "mobilenetv2-imagenet",
+      "squeezenet1.1-fp16",
+    ]
+      .concat(["squeezenet1.1-imagenet", "super-resolution", "ultraface-rfb-320", "vittrack", "yolox-nano"])
+      .map((name) => [`${name}.onnx`, HEAVY]),
+  ),
 };
 
 const rows: string[] = [];
@@ -39,12 +61,14 @@ describeWithData("gradients of real models", "models", (models) => {
   const files = (readdirSync(models, { recursive: true }) as string[]).filter((file) => file.endsWith(".onnx"));
   for (const file of files)
     test(file, { timeout: 180_000 }, async () => {
-      const model = await loadFile(join(models, file));
+      const loaded = await loadFile(join(models, file));
       let checked: Awaited<ReturnType<typeof checkModelGradient>>;
       try {
         // Files before opset 11 are raised first, as the error of a gradient asks.
-        if (model.opset < 11) convertOpset(model, 13);
-        checked = await checkModelGradient(model, DIMS[file]);
+        if (loaded.opset < 11) convertOpset(loaded, 13);
+        // Half precision is trained in float32.
+        const model = file.includes("fp16") ? await withFloats(loaded, "float16", "float32") : loaded;
+        checked = await checkModelGradient(model, OPTIONS[file]);
       } catch (error) {
         const message = error instanceof Error ? error.message : String(error);
         rows.push(`${file}: no gradient: ${message}`);
@@ -54,10 +78,11 @@ describeWithData("gradients of real models", "models", (models) => {
       const sure = checked.checked.filter(({ doubt }) => doubt < DOUBTFUL);
       const worst = Math.max(...sure.map(({ error }) => error));
       rows.push(
-        `${file}: ${checked.nodes.forward} nodes, gradient ${checked.nodes.gradient}; ${sure.length} of ${checked.checked.length} tensors checked, worst ${worst.toExponential(1)}`,
+        `${file}: ${checked.nodes.forward} nodes, gradient ${checked.nodes.gradient}; ${sure.length} of ${checked.checked.length} tensors checked, worst ${worst.toExponential(1)}${checked.single.length > 0 ? `, single precision in ${checked.single.join(", ")}` : ""}`,
       );
+      const tolerance = LOOSER[file] ?? (checked.single.length > 0 ? SINGLE_TOLERANCE : TOLERANCE);
       for (const { name, error, doubt } of sure)
-        expect(error, `${name} (doubt ${doubt})`).toBeLessThan(TOLERANCE + 3 * doubt);
+        expect(error, `${name} (doubt ${doubt})`).toBeLessThan(tolerance + doubt);
       expect(sure.length).toBeGreaterThanOrEqual(Math.ceil(checked.checked.length / 2));
     });
 
@@ -68,6 +93,6 @@ describeWithData("gradients of real models", "models", (models) => {
         for (const [i, value] of gradient.entries()) gradient[i] = value * 1.1;
       },
     });
-    expect(Math.max(...checked.map(({ error }) => error))).toBeGreaterThan(2 * TOLERANCE);
+    expect(Math.max(...checked.map(({ error }) => error))).toBeGreaterThan(5 * TOLERANCE);
   });
 });

@@ -46,7 +46,7 @@ function scaleOf(rng: Rng): number {
 
 function draw(rng: Rng, mode: string): Drawn {
   const spatial = mode === "nearest" ? 1 + rng.below(3) : 2;
-  const shape = [...(mode === "nearest" && rng.below(4) === 0 ? [] : [1, 2])];
+  const shape = mode === "nearest" && rng.below(4) === 0 ? [] : [1, 2];
   const lead = shape.length;
   for (let i = 0; i < spatial; i++) shape.push(4 + rng.below(spatial === 1 ? 40 : 9));
   const coordinates = pick(rng, mode === "nearest" ? [...COORDINATES, "tf_half_pixel_for_nn"] : COORDINATES);
@@ -103,7 +103,7 @@ async function asymmetry(drawn: Drawn, rng: Rng, corrupt = 0): Promise<number> {
   try {
     const fed = random(shape);
     const outputs = await session.run({ x: fed });
-    const terms = [...(outputs["weighted"]?.data as Float32Array)];
+    const terms = Array.from(outputs["weighted"]?.data as Float32Array);
     const back = outputs[gradientName("x")]?.data as Float32Array;
     const forward = terms.reduce((sum, term) => sum + term, 0);
     const backward = back.reduce((sum, g, i) => sum + (1 + corrupt) * g * ((fed.data as Float32Array)[i] ?? 0), 0);
