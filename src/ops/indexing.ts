@@ -242,7 +242,7 @@ export const indexing: OpTable = {
   GatherND: { ...moving(11, gatherNDInfer, "opaque", false), grad: gatherNDGrad },
   ScatterND: scatter(11, scatterNDInfer, scatterNDGrad),
   ScatterElements: scatter(11, sameAsInput(), scatterElementsGrad),
-  Scatter: scatter(9, sameAsInput(), scatterElementsGrad),
+  Scatter: scatter(9, sameAsInput()),
   TensorScatter: scatter(24, sameAsInput()),
   Compress: scatter(9, compressInfer, compressGrad),
   OneHot: scatter(9, oneHotInfer),

@@ -98,7 +98,7 @@ const roiAlignInfer: Infer = (context) => {
 /** Boxes kept by non-maximum suppression: as many as the data says. */
 const suppressionInfer: Infer = () => [{ dtype: "int64", shape: [null, 3] }];
 
-const upsample = resize(7, upsampleInfer, false);
+const upsample: OpSpec = { ...resize(7, upsampleInfer, false), grad: "none" };
 
 export const resampling: OpTable = {
   Resize: [resize(10, resizeInfer(1, -1)), resize(11, resizeInfer(2, 3)), resize(18, resizeInfer(2, 3))],

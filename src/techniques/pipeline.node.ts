@@ -129,8 +129,8 @@ export function reportOf(
 
 /** Refuses a step whose needs are not met, before anything runs. */
 function checkNeeds(step: Step, options: CompressOptions): void {
-  const { name, needs } = step.technique;
-  for (const need of needs) {
+  const { name, needs, demands } = step.technique;
+  for (const need of [...needs, ...(demands?.(step.options) ?? [])]) {
     if ((need === "calibration" || need === "training" || need === "labels") && !options.data)
       throw new PareError("bad-option", `${name} needs samples (${need})`, {
         help: "Name a data set with --data, for example --data 'idx:mnist?split=train'",

@@ -42,6 +42,8 @@ export interface Technique<Options extends z.ZodObject = z.ZodObject> {
   readonly family: Family;
   readonly summary: string;
   readonly needs: readonly Need[];
+  /** What these options need beyond that; default nothing. */
+  demands?(options: z.output<Options>): readonly Need[];
   /** Every option with description, default and (where it is worth searching) `.meta({ search })`. */
   readonly options: Options;
   /**

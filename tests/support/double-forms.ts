@@ -211,6 +211,11 @@ const sized =
       : undefined;
 
 export const DOUBLE_FORMS: Readonly<Record<string, Form>> = {
+  // x·clip(x/6 + ½, 0, 1)
+  HardSwish(b, { inputs: [x] }) {
+    const sixth = b.op("Add", [b.op("Mul", [x, doubles(b, [], [1 / 6])]), doubles(b, [], [0.5])]);
+    return b.op("Mul", [x, b.op("Clip", [sixth, doubles(b, [], [0]), doubles(b, [], [1])])]);
+  },
   Conv: sized(conv),
   ConvTranspose: sized(convTranspose),
   Resize: resize,

@@ -118,7 +118,7 @@ export async function checkModelGradient(original: Model, options: CheckOptions 
   inferShapes(model);
   const rng = new Rng(5);
   const y = differentiableOutput(model, options.output);
-  const all = variables(model);
+  const all = variables(model).filter((value) => dependents(model.graph, [value]).has(y));
   const names = all.map((value) => value.name);
   const chosen = rng.shuffle(names.map((_, i) => i)).slice(0, options.sample ?? 4);
 

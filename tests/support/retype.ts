@@ -60,8 +60,8 @@ function plainFloats(node: Node): Tensor | undefined {
   return many?.type === "floats" ? Tensor.float32([many.value.length], many.value) : undefined;
 }
 
-/** The engine loads these in float64 and refuses at run time. */
-const RECURRENT = ["LSTM", "GRU", "RNN"];
+/** The engine loads these in float64 and refuses at run time, or writes them out in operators that it has not in float64. */
+const REFUSED_LATE = ["LSTM", "GRU", "RNN", "HardSwish"];
 
 /** Operators that a model may have without a kernel in float64. */
 const MOST_KINDS = 40;
@@ -75,7 +75,7 @@ export async function openDouble(original: Model): Promise<{ session: Session; s
   const model = await withFloats(original, "float32", "float64");
   const single = new Set<string>();
   const tried = new Set<string>();
-  for (const kind of RECURRENT) replaceAll(model, kind, single);
+  for (const kind of REFUSED_LATE) replaceAll(model, kind, single);
   // Unoptimized: the engine would fuse arithmetic into operators that have no float64 kernel.
   for (let round = 0; round < MOST_KINDS; round++) {
     try {

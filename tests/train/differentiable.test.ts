@@ -25,6 +25,8 @@ const WITHOUT: Readonly<Record<string, string>> = {
   OneHot: "its on and off values are constants in every known network",
   Range: "its bounds are constants in every known network",
   Unique: "sizes depend on the data",
+  Upsample: "ends with opset 9: a gradient asks for opset 11, where it is Resize",
+  Scatter: "ends with opset 10: a gradient asks for opset 11, where it is ScatterElements",
   ...Object.fromEntries(
     ["DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "GatherBlockQuantized", "MatMulIntegerToFloat", "QGemm"].map(
       (op) => [`com.microsoft::${op}`, QUANTIZED],

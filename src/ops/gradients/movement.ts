@@ -84,15 +84,15 @@ export const sliceGrad: Grad = (c) => {
   const { node } = c;
   const x = input(c);
   const rank = rankOf(node, x);
-  const list = (attribute: string, index: number): readonly number[] | undefined => {
+  const list = (index: number): readonly number[] | undefined => {
     const value = node.inputs[index];
-    return node.ints(attribute) ?? value?.tensor?.peekNumbers() ?? c.contents(value);
+    return value?.tensor?.peekNumbers() ?? c.contents(value);
   };
-  if ([1, 2, 3, 4].some((index) => node.inputs[index] && !list("", index))) return scatterSlice(c);
-  const starts = list("starts", 1) ?? [];
-  const axes = (list("axes", 3) ?? starts.map((_, i) => i)).map((axis) => axisOf(axis, rank));
-  const steps = list("steps", 4) ?? starts.map(() => 1);
-  const ends = list("ends", 2) ?? [];
+  if ([1, 2, 3, 4].some((index) => node.inputs[index] && !list(index))) return scatterSlice(c);
+  const starts = list(1) ?? [];
+  const axes = (list(3) ?? starts.map((_, i) => i)).map((axis) => axisOf(axis, rank));
+  const steps = list(4) ?? starts.map(() => 1);
+  const ends = list(2) ?? [];
   let gradient = flow(c);
   const pads = Array.from({ length: 2 * rank }, () => 0);
   for (const [i, axis] of axes.entries()) {

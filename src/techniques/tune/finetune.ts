@@ -52,6 +52,7 @@ export const finetune: TechniqueFunction = defineTechnique({
       ),
     keep: keepOption,
   }),
+  demands: ({ teacher, teacherShare }) => (teacher !== "none" && teacherShare === 1 ? [] : ["labels"]),
   async run(model, chosen, context) {
     const { journal } = context;
     const { keep: patterns, teacher, teacherShare, maskZeros, batchNorm, ...training } = chosen;

@@ -53,12 +53,6 @@ export const MOVEMENT_CASES: readonly GradientCase[] = [
     ],
     build: node("Slice"),
   },
-  {
-    name: "Slice with bounds as attributes",
-    opset: 9,
-    inputs: [{ shape: [3, 5] }],
-    build: node("Slice", { attributes: { axes: [1, 0], starts: [1, -2], ends: [-1, 9] } }),
-  },
   pads("edge", [3, 4], [1, 2, 0, 1]),
   pads("reflect", [1, 2, 4, 5], [0, 0, 1, 2, 0, 0, 2, 3]),
   pads("wrap", [3, 4], [2, 0, 1, 4]),
@@ -169,12 +163,6 @@ export const MOVEMENT_CASES: readonly GradientCase[] = [
     scatter(op, "max"),
     scatter(op, "min"),
   ]),
-  {
-    name: "Scatter",
-    opset: 10,
-    inputs: [{ shape: [3, 3] }, { shape: [1, 2], ints: [1, 2] }, { shape: [1, 2], wanted: false }],
-    build: node("Scatter", { attributes: { axis: 1 } }),
-  },
   {
     name: "Compress",
     inputs: [{ shape: [3, 4] }],
