@@ -1,0 +1,71 @@
+/** What the studies of distillation share: runs that are skipped when they are recorded already, and how a model is judged. */
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { evaluate } from "../../dist/evaluate/evaluate.node.js";
+import { machineInfo } from "../../dist/evaluate/machine.node.js";
+import { runSteps } from "../../dist/techniques/pipeline.node.js";
+import { formatStep } from "../../dist/techniques/recipe.js";
+
+const here = dirname(fileURLToPath(import.meta.url));
+export const runsFolder = join(here, "runs");
+
+/** Options of every study: where data lies and models are kept, threads, and how many runs to make before stopping. */
+export function studyOptions() {
+  const { values } = parseArgs({
+    options: {
+      data: { type: "string", default: join(here, "..", "..", "..", "shared", "data") },
+      models: { type: "string", default: join(here, "..", "..", ".tmp", "distillation") },
+      threads: { type: "string", default: "2" },
+      runs: { type: "string", default: "1000" },
+      pictures: { type: "string" },
+    },
+  });
+  if (!existsSync(values.data)) {
+    console.error(`skipped: needs ${values.data}`);
+    process.exit(0);
+  }
+  mkdirSync(values.models, { recursive: true });
+  return { ...values, threads: Number(values.threads), left: Number(values.runs) };
+}
+
+/** The raw results of a study, one row per run, in runs/<name>.json: written after every run. */
+export class Study {
+  constructor(name, options) {
+    this.file = join(runsFolder, `${name}.json`);
+    this.options = options;
+    const old = existsSync(this.file) ? JSON.parse(readFileSync(this.file, "utf8")) : undefined;
+    const { versions, ...machine } = machineInfo();
+    this.record = old ?? { study: name, command: `node experiments/distillation/${name}.mjs`, machine, versions, rows: [] };
+  }
+
+  find(key) {
+    return this.record.rows.find((row) => Object.entries(key).every(([name, value]) => row[name] === value));
+  }
+
+  /** Makes a run unless it is recorded or enough were made; `work` gives its figures. */
+  async run(key, work) {
+    if (this.find(key) || this.options.left <= 0) return;
+    this.options.left--;
+    const started = performance.now();
+    const figures = await work();
+    const row = { ...key, ...figures, seconds: Number(((performance.now() - started) / 1000).toFixed(1)) };
+    this.record.rows.push(row);
+    mkdirSync(runsFolder, { recursive: true });
+    writeFileSync(this.file, `${JSON.stringify(this.record, null, 1)}\n`);
+    console.log(JSON.stringify(row));
+  }
+}
+
+/** The model after one step of the pipeline on the data, and the step as text. */
+export async function applied(model, step, data, { threads }, seed) {
+  const { model: result } = await runSteps(model, [step], { data, seed, threads });
+  return { result, recipe: formatStep(step) };
+}
+
+/** Wrong answers on the test set, as a share. */
+export async function errorOf(model, test, threads) {
+  const { metrics } = await evaluate(model, test, { threads });
+  return Number((1 - metrics.accuracy.value).toFixed(5));
+}
