@@ -44,6 +44,7 @@ export function mnistStudents(rows) {
 function mnistSection({ rows }) {
   const teacher = rows.find(({ network }) => network.startsWith("teacher")).error;
   const students = mnistStudents(rows);
+  if (students.length === 0) return `Recorded so far: the teacher, ${percent(teacher)} test error. No student yet.`;
   const temperatures = students[0].points.filter(({ temperature }) => temperature !== null).map((p) => p.temperature);
   const body = students.map(({ network, points }) => {
     const plain = points.find(({ temperature }) => temperature === null);
@@ -60,6 +61,8 @@ function mnistSection({ rows }) {
     `Test error, mean of ${students[0].points[0].runs} seeds; teacher: ${percent(teacher)}.`,
     "",
     table(["student", "labels alone", ...temperatures.map((t) => `T = ${t}`), "of the gap, at the best T"], body),
+    "",
+    "![Test error of the students by temperature](mnist.svg)",
   ].join("\n");
 }
 
@@ -73,7 +76,8 @@ function cifarSection({ rows }) {
     const each = own.length > 1 ? accuracies.map((a) => percent(a)).join(", ") : "";
     return [network + (teacher ? ", with the teacher" : ""), `${(macs / 1e6).toFixed(1)} M`, percent(mean(accuracies)) + spread, each];
   });
-  return table(["network", "MACs", "accuracy on the JPEG test set", "each seed"], body);
+  const left = rows.some(({ teacher }) => teacher) ? "" : "\n\nThe students are not recorded yet.";
+  return table(["network", "MACs", "accuracy on the JPEG test set", "each seed"], body) + left;
 }
 
 const readme = join(here, "README.md");
@@ -86,7 +90,7 @@ for (const [name, section] of [
   if (!record) continue;
   const markers = new RegExp(`(<!-- ${name} -->\n)[\\s\\S]*?(<!-- end -->)`);
   text = text.replace(markers, (_, start, end) => `${start}${section(record)}\n${end}`);
-  if (name === "mnist") {
+  if (name === "mnist" && mnistStudents(record.rows).length > 0) {
     const teacher = record.rows.find(({ network }) => network.startsWith("teacher")).error;
     writeFileSync(join(here, "mnist.svg"), mnistChart(mnistStudents(record.rows), teacher));
   }
