@@ -28,7 +28,7 @@ export function addSchemaOptions(command: Command, schema: z.ZodObject): void {
   for (const [name, field] of Object.entries(schema.shape as Record<string, z.ZodType>)) {
     const description = field.description ?? unwrapSchema(field).description ?? "";
     const base = field.safeParse(undefined);
-    const fallback = base.success && base.data !== undefined && !(Array.isArray(base.data) && base.data.length === 0);
+    const fallback = base.success && base.data !== undefined && !isEmpty(base.data);
     const note = fallback ? ` (default: ${String(base.data)})` : "";
     const inner = unwrapSchema(field);
     const flag = kebabCase(name);
@@ -40,6 +40,8 @@ export function addSchemaOptions(command: Command, schema: z.ZodObject): void {
       command.setOptionValue(name, undefined);
     } else if (inner instanceof z.ZodArray) {
       command.option(`--${flag} <item...>`, `${description}${note}`);
+    } else if (inner instanceof z.ZodRecord) {
+      command.option(`--${flag} <name=value...>`, `${description}${note}`);
     } else {
       command.option(`--${flag} <${placeholder(inner)}>`, `${description}${note}`);
     }
@@ -51,6 +53,10 @@ export function schemaOptions(parsed: Readonly<Record<string, unknown>>, schema:
   const raw: Record<string, unknown> = {};
   for (const name of Object.keys(schema.shape)) if (parsed[name] !== undefined) raw[name] = parsed[name];
   return raw;
+}
+
+function isEmpty(value: unknown): boolean {
+  return typeof value === "object" && value !== null && Object.keys(value).length === 0;
 }
 
 function placeholder(schema: z.ZodType): string {

@@ -70,8 +70,21 @@ export function checkOptions(
 /** The items of a list that came as texts (a flag given several values) as what the list holds. */
 function listFromTexts(value: unknown, field: z.ZodType): unknown {
   const inner = unwrapSchema(field);
+  if (Array.isArray(value) && inner instanceof z.ZodRecord) return recordFromTexts(value);
   if (!Array.isArray(value) || !(inner instanceof z.ZodArray)) return value;
   return value.map((item) => (typeof item === "string" ? fromText(item, inner.element as z.ZodType) : item));
+}
+
+/** Texts `key=value` as a record; a key may hold equals signs itself, a value not. */
+function recordFromTexts(texts: readonly unknown[]): unknown {
+  return Object.fromEntries(
+    texts.map((text) => {
+      const [, key, value] = /^(.+)=([^=]*)$/.exec(String(text)) ?? [];
+      if (key === undefined || value === undefined)
+        throw new PareError("bad-option", "Not a pair", { found: `'${String(text)}'`, expected: "name=value" });
+      return [key.trim(), value.trim()];
+    }),
+  );
 }
 
 /** The technique of that name, or an error that names the nearest. */
@@ -124,8 +137,17 @@ export function formatStep(step: Step): string {
   const base = (defaults.success ? defaults.data : {}) as Record<string, unknown>;
   const parts = Object.entries(step.options)
     .filter(([key, value]) => value !== undefined && JSON.stringify(value) !== JSON.stringify(base[key]))
-    .map(([key, value]) => `${kebabCase(key)}=${Array.isArray(value) ? value.join("+") : String(value)}`);
+    .map(([key, value]) => `${kebabCase(key)}=${optionText(value)}`);
   return parts.length > 0 ? `${step.technique.name}:${parts.join(",")}` : step.technique.name;
+}
+
+/** An option's value as {@link fromText} reads it. */
+function optionText(value: unknown): string {
+  if (Array.isArray(value)) return value.join("+");
+  if (typeof value !== "object" || value === null) return String(value);
+  return Object.entries(value)
+    .map(([key, item]) => `${key}=${String(item)}`)
+    .join("+");
 }
 
 /** A recipe as the options of `pare compress` that run it. */
@@ -162,6 +184,7 @@ export function fromText(text: string, schema: z.ZodType): unknown {
   if (inner instanceof z.ZodNumber) return text.trim() !== "" && Number.isFinite(Number(text)) ? Number(text) : text;
   if (inner instanceof z.ZodLiteral) return inner.values.has(Number(text)) && text.trim() !== "" ? Number(text) : text;
   if (inner instanceof z.ZodBoolean) return text === "true" ? true : text === "false" ? false : text;
+  if (inner instanceof z.ZodRecord) return recordFromTexts(text.split("+").filter((item) => item.trim() !== ""));
   if (inner instanceof z.ZodArray) return text.split("+").map((item) => fromText(item, inner.element as z.ZodType));
   return text;
 }

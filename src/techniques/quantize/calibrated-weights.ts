@@ -37,6 +37,7 @@ export interface SolverOptions extends CalibrationOptions {
 export interface SolverSite {
   readonly site: WeightSite;
   readonly plan: Plan;
+  readonly options: PlanOptions;
 }
 
 /** Called once for each site, in the order in which they are solved; `how` says what was won. */
@@ -83,7 +84,6 @@ export async function solveWeights(
   model: Model,
   kernels: Kernels,
   sites: readonly SolverSite[],
-  plan: PlanOptions,
   options: SolverOptions,
   context: Context,
   apply: Apply,
@@ -94,7 +94,7 @@ export async function solveWeights(
     return {
       ...site,
       ...matricesOf(site.site, site.plan),
-      spec: specFor(site, plan),
+      spec: specFor(site),
       uses,
       level: Math.max(0, ...uses.map(({ node }) => (node.outputs[0] && depths.get(node.outputs[0])) ?? 0)),
     };
@@ -124,7 +124,7 @@ function groupOf({ tensor }: WeightSite, plan: Plan): number {
   return plan.kind === "folded" ? tensor.elements / plan.rows : plan.group;
 }
 
-function specFor({ site, plan }: SolverSite, options: PlanOptions): GridSpec {
+function specFor({ site, plan, options }: SolverSite): GridSpec {
   const { bits, symmetric, scale } = options;
   const half = plan.kind === "dequantize" || (plan.kind === "packed" && site.tensor.dtype === "float16");
   const scaleType = half ? (site.tensor.dtype === "float16" ? "float16" : "float32") : options.scaleType;
@@ -167,8 +167,9 @@ class Solver {
         throwIfAborted(this.#context.signal);
         this.#context.onProgress({ stage: "hqq", done, total: layers.length });
         const { spec } = layer;
-        const solver = solvers.get(spec.scaleType) ?? (await HalfQuadratic.open(openSession, spec, this.#session));
-        solvers.set(spec.scaleType, solver);
+        const key = `${spec.bits} ${spec.symmetric} ${spec.scaleType}`;
+        const solver = solvers.get(key) ?? (await HalfQuadratic.open(openSession, spec, this.#session));
+        solvers.set(key, solver);
         const found: { rounded: Rounded; grid: Grid }[] = [];
         let [before, after] = [0, 0];
         const all = await this.#weightsOf(layer);

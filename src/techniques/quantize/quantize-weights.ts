@@ -14,6 +14,7 @@
  * second moments XᵀX of the layer's inputs; `awq` multiplies weights of large inputs by s = m^α (m their root mean square) and
  * divides the inputs by it, in the normalization before the layer or by a Mul. Both clip scales by ‖X(Ŵ − W)‖².
  * 3-bit codes have no kernel: they are stored as a 2-bit and a 1-bit plane and unpacked to floats at load.
+ * `layers`, `ends` and `only` choose formats layer by layer.
  * Convolutions are rounded so that the errors of a kernel, and then of a channel, cancel: Σ(ŵ − w) ≈ 0 (SQuant).
  * Paper: Guo et al. 2022, SQuant (arXiv 2202.07471); Dettmers and Zettlemoyer 2023, "The case for 4-bit precision" (arXiv 2212.09720); Frantar et al. 2023, GPTQ
  * (arXiv 2210.17323); Lin et al. 2023, AWQ (arXiv 2306.00978); Badri and Shaji 2023, "Half-Quadratic Quantization of Large
@@ -34,7 +35,10 @@ import { choices, range } from "../search-range.ts";
 import { type TechniqueFunction, defineTechnique } from "../technique.ts";
 import { BALANCE_TEXT } from "./balanced.ts";
 import { type SolverSite, solveWeights, whyNotSolved } from "./calibrated-weights.ts";
+import type { WeightFormat } from "./formats.ts";
+import { endsOption, formatsOf, layersOption, onlyOption } from "./layer-formats.ts";
 import type { Solved } from "./solved-codes.ts";
+import type { Bits } from "./weight-codes.ts";
 import { type Plan, type PlanOptions, applyPlan, bytesOfPlan, planOf } from "./weight-forms.ts";
 
 /** Bytes that the extra nodes and names of one weight take in the file: below this, nothing is won. */
@@ -122,6 +126,9 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
       .meta({ search: choices("int8", "fp32") }),
     scales: z.enum(["float32", "float16"]).default("float32").describe("how scales are stored"),
     minElements: z.number().int().min(1).default(256).describe("smaller weights are left alone"),
+    layers: layersOption,
+    ends: endsOption,
+    only: onlyOption,
     keep: keepOption,
   }),
   async run(model, options, context) {
@@ -131,22 +138,30 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
     const keep = keepOf(options.keep, model, journal);
     const eager = new EagerBudget();
     const sites = weightSites(model);
-    const plan: PlanOptions = {
-      bits: options.bits,
+    const formatOf = formatsOf(options, model, sites, `int${options.bits}`, journal);
+    const scale = options.method === "rtn" || (options.method === "auto" && !isSmall(sites)) ? "range" : "mse";
+    const optionsFor = (format: Exclude<WeightFormat, "float">): PlanOptions => ({
+      bits: Number(format.slice(3)) as Bits,
       block: options.block,
       symmetric: options.symmetric,
-      scale: options.method === "rtn" || (options.method === "auto" && !isSmall(sites)) ? "range" : "mse",
+      scale,
       scaleType: options.scales,
       balance: options.balance,
       form: options.form,
       compute: options.compute,
-    };
-    const tableBytes = codeTableBytes(options.bits, model.opset);
-    const worthTable = foldedSaving(model, sites, plan) > tableBytes;
+    });
+    const tables = tablesWorth(model, sites, (site) => {
+      const { format } = formatOf(site);
+      return format === "float" ? undefined : optionsFor(format);
+    });
     const { method } = options;
     const solver = method === "auto" || method === "rtn" || method === "mse" ? undefined : method;
     const solvable: SolverSite[] = [];
-    const store = async ({ site, plan: chosen }: SolverSite, solved?: Solved, won = ""): Promise<void> => {
+    const store = async (
+      { site, plan: chosen, options: plan }: SolverSite,
+      solved?: Solved,
+      won = "",
+    ): Promise<void> => {
       const { value, tensor, uses } = site;
       const layers = uses.map((use) => use.node.name || use.node.opType).join(", ");
       const { dtype, shape, byteLength } = tensor;
@@ -182,6 +197,12 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
         journal.skip(label, `${tensor.elements} elements are too few (min-elements ${options.minElements})`);
         continue;
       }
+      const { format, why: decided } = formatOf(site);
+      if (format === "float") {
+        journal.skip(label, decided);
+        continue;
+      }
+      const plan = optionsFor(format);
       const chosen = planOf(model, site, plan);
       if (typeof chosen === "string") {
         journal.skip(label, chosen);
@@ -195,42 +216,44 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
         );
         continue;
       }
-      if (chosen.kind === "folded" && !worthTable) {
+      if (chosen.kind === "folded" && !tables.has(plan.bits)) {
         journal.skip(
           label,
-          `the table that unpacks ${options.bits}-bit codes at opset ${model.opset} has ${tableBytes} bytes, more than is won`,
+          `the table that unpacks ${plan.bits}-bit codes at opset ${model.opset} has ${codeTableBytes(plan.bits, model.opset)} bytes, more than is won`,
         );
         continue;
       }
-      const found: SolverSite = { site, plan: chosen };
+      const found: SolverSite = { site, plan: chosen, options: plan };
       const why = solver && whyNotSolved(found, solver);
       if (solver && why === undefined) solvable.push(found);
       else await store(found, undefined, why === undefined ? "" : `; mse instead of ${solver}: ${why}`);
     }
     if (solver && solvable.length > 0)
-      await solveWeights(
-        model,
-        kernels,
-        solvable,
-        plan,
-        { ...options, method: solver },
-        context,
-        (found, solved, won) => store(found, solved, `; ${won}`),
+      await solveWeights(model, kernels, solvable, { ...options, method: solver }, context, (found, solved, won) =>
+        store(found, solved, `; ${won}`),
       );
     removeDead(model);
     return model;
   },
 });
 
-/** Bytes won by all weights that would be unpacked at load. */
-function foldedSaving(model: Model, sites: readonly WeightSite[], options: PlanOptions): number {
-  let saving = 0;
+/** Numbers of bits whose weights unpacked at load win more bytes together than the table takes that unpacks them. */
+function tablesWorth(
+  model: Model,
+  sites: readonly WeightSite[],
+  optionsOf: (site: WeightSite) => PlanOptions | undefined,
+): ReadonlySet<Bits> {
+  const savings = new Map<Bits, number>();
   for (const site of sites) {
-    const plan = planOf(model, site, options);
-    if (typeof plan === "string" || plan.kind !== "folded") continue;
-    saving += Math.max(0, site.tensor.byteLength - bytesOfPlan(plan, site.tensor, options) - NODE_BYTES);
+    const options = optionsOf(site);
+    const plan = options && planOf(model, site, options);
+    if (!options || typeof plan !== "object" || plan.kind !== "folded") continue;
+    const saving = site.tensor.byteLength - bytesOfPlan(plan, site.tensor, options) - NODE_BYTES;
+    savings.set(options.bits, (savings.get(options.bits) ?? 0) + Math.max(0, saving));
   }
-  return saving;
+  return new Set(
+    [...savings].filter(([bits, saving]) => saving > codeTableBytes(bits, model.opset)).map(([bits]) => bits),
+  );
 }
 
 function describe(plan: Plan, options: PlanOptions): string {
