@@ -21,7 +21,7 @@ import { trainableParameters } from "./parameters.ts";
 import { halveProducts } from "./precision.ts";
 import { removeUnused } from "./remove-unused.ts";
 import { StepState } from "./step-state.ts";
-import { addUpdates, lossScaleState, type UpdateOptions, type UpdatePorts } from "./step-update.ts";
+import { addUpdates, type LossScale, lossScaleState, type UpdateOptions, type UpdatePorts } from "./step-update.ts";
 
 export interface StepOptions extends ObjectiveOptions, OptimizerOptions, UpdateOptions {
   /** Samples per run: every shape in the graph is fixed to it. */
@@ -80,8 +80,8 @@ export interface StepGraph {
   readonly weights: readonly string[];
   /** Trained weight to the state that holds its moving average. */
   readonly averages: ReadonlyMap<string, string>;
-  /** Name of the state that counts the steps skipped because a gradient overflowed. */
-  readonly skipped: string | undefined;
+  /** Names of the states that hold the loss's scale in mixed precision and the number of steps skipped by an overflow. */
+  readonly lossScale: { readonly value: string; readonly skipped: string } | undefined;
   /** First values of the state, by input name. */
   initialState(): Promise<Record<string, NdArray>>;
   /** State input to the output that replaces it. */
@@ -145,9 +145,8 @@ export function buildStepGraph(model: Model, options: StepOptions): StepGraph {
   lowerBlocks(step);
   removeUnused(graph, graph.nodes);
   state.dropUnused();
-  const skipped = lossScale?.skipped.name;
   return describe(step, {
-    skipped,
+    lossScale,
     objective,
     inputs,
     noise,
@@ -182,7 +181,7 @@ function parametersOf(model: Model, { parameters: names, frozen }: StepOptions):
 function describe(
   model: Model,
   parts: {
-    skipped: string | undefined;
+    lossScale: LossScale | undefined;
     objective: Objective;
     inputs: readonly Value[];
     noise: NoisePort | undefined;
@@ -214,7 +213,7 @@ function describe(
     classes: objective.classes,
     weights: [...trained, ...running].map((value) => value.name),
     averages: updates.averages,
-    skipped: parts.skipped,
+    lossScale: parts.lossScale && { value: parts.lossScale.value.name, skipped: parts.lossScale.skipped.name },
     links: state.links,
     initialState: () => state.initial(),
     scalars({ step, learningRate, run = 0 }) {

@@ -14,6 +14,7 @@ import { type StepFeeds, Stepper } from "./stepper.ts";
 import { DEFAULT_EPOCHS, type TrainOptions, type TrainResult } from "./train-options.ts";
 
 const MOST_OVERFLOWS = 40; // halvings after which no scale of the loss is left that could help
+const SCALE_CHECK_STEPS = 100; // the scale of the loss is looked at this often, so that a lost run ends early
 const YIELD_SECONDS = 0.05; // an engine in the calling thread lets timers and signals in this often
 
 export class TrainingRun {
@@ -106,6 +107,7 @@ export class TrainingRun {
       const loss = await pending;
       pending = undefined;
       this.#count(loss);
+      if (this.#step % SCALE_CHECK_STEPS === 0) await this.#checkSkipped();
     };
     let next: Promise<StepFeeds> | undefined = this.#stepper.prepare(issued, order);
     try {
@@ -142,16 +144,34 @@ export class TrainingRun {
     const finite = Number.isFinite(loss);
     this.#overflows = finite ? 0 : this.#overflows + 1;
     // Half precision may overflow now and then: such a step is skipped, and the loss counts as the one before.
-    const bearable = this.#stepper.graph.skipped !== undefined && this.#overflows < MOST_OVERFLOWS;
-    if (!finite && !bearable)
-      throw new PareError("unsupported", "Training diverged: the loss is not a number", {
-        where: `step ${this.#step + 1}`,
-        found: String(loss),
-        help: "Lower the learning rate, add a warm-up, or scale the samples in the data's name (scale=255)",
-      });
+    const bearable = this.#stepper.graph.lossScale !== undefined && this.#overflows < MOST_OVERFLOWS;
+    if (!finite && !bearable) throw this.#diverged(this.#step + 1, "the loss is not finite", String(loss));
     if (finite) this.#lastLoss = loss;
     this.#lossSum += this.#lastLoss ?? 0;
     this.#step++;
+  }
+
+  /** Throws where the gradients overflow whatever the scale of the loss: steps are skipped, and nothing is learned any more. */
+  async #checkSkipped(): Promise<void> {
+    const { graph, resident } = this.#stepper;
+    if (!graph.lossScale) return;
+    const read = await resident.read(Object.values(graph.lossScale));
+    const [scale = 1, skipped = 0] = [graph.lossScale.value, graph.lossScale.skipped].map(
+      (name) => (read[name]?.data as Float32Array | undefined)?.[0],
+    );
+    if (scale < 1 || (skipped > 0 && skipped >= this.#steps))
+      throw this.#diverged(this.#step, "the gradients are not finite", `${skipped} of ${this.#step} steps skipped`);
+  }
+
+  /** The error of a run whose loss, gradients or weights have left the numbers, after so many steps. */
+  #diverged(step: number, what: string, found: string): PareError {
+    const rate = this.#rateAt(step - 1).toPrecision(3);
+    const before = this.#lastLoss === undefined ? "" : ` (the last finite loss was ${this.#lastLoss.toPrecision(3)})`;
+    return new PareError("unsupported", `Training diverged: ${what}`, {
+      where: `step ${step} of ${this.#steps}, learning rate ${rate}`,
+      found: `${found}${before}`,
+      help: "Lower the learning rate (find-learning-rate suggests one), limit the gradients (clip-norm 1), lengthen the warm-up, or scale the samples in the data's name (scale=255)",
+    });
   }
 
   #report(): void {
@@ -171,11 +191,16 @@ export class TrainingRun {
     const started = performance.now();
     let scores: Scores | undefined;
     const { validation, signal, minimumGain = 0 } = this.#options;
+    await this.#checkSkipped();
+    // The last step's loss was taken before its weights were made.
+    const weights = await this.#stepper.weights();
+    const lost = Object.keys(weights).find((name) => !allFinite(weights[name]?.data as Float32Array));
+    if (lost !== undefined) throw this.#diverged(this.#step, "the weights are not finite", `weight '${lost}'`);
     if (validation && this.#evaluator) {
-      const weights = await this.#stepper.weights();
       const { batch } = this.#stepper;
       scores = await this.#evaluator.evaluate(weights, validation, { batch, loss: this.#loss, signal });
-      const score = this.#byAccuracy && scores.accuracy !== undefined ? scores.accuracy : -scores.loss;
+      const own = this.#byAccuracy && scores.accuracy !== undefined ? scores.accuracy : -scores.loss;
+      const score = Number.isNaN(own) ? Number.NEGATIVE_INFINITY : own;
       // Of equal scores the later one counts: it has seen more data.
       if ((this.#options.keepBest ?? true) && (!this.#best || score >= this.#best.score)) {
         this.#best = { epoch, score };
@@ -245,7 +270,8 @@ export class TrainingRun {
     }
     const record = this.#epochs[(this.#best?.epoch ?? this.#epochs.length) - 1];
     const { graph, masked, resident } = this.#stepper;
-    const skipped = graph.skipped === undefined ? undefined : (await resident.read([graph.skipped]))[graph.skipped];
+    const count = graph.lossScale?.skipped;
+    const skipped = count === undefined ? undefined : (await resident.read([count]))[count];
     return {
       epochs: this.#epochs,
       best: record ?? { epoch: 0, loss: Number.NaN, metrics: {}, seconds: 0 },
@@ -269,6 +295,10 @@ function evaluationLoss(options: TrainOptions): { name: LossName; options: LossO
   const term = termsOf(options).find(({ loss }) => loss.target !== "teacher");
   if (term) return { name: term.loss.name as LossName, options: term.options };
   return { name: options.loss ?? "cross-entropy", options: {} };
+}
+
+function allFinite(data: Float32Array): boolean {
+  return data.every(Number.isFinite);
 }
 
 function asArrays(values: Readonly<Record<string, NdArray>>): Arrays {

@@ -12,6 +12,7 @@ import { checkpointFile } from "../../src/train/checkpoint.node.ts";
 import { trainableParameters } from "../../src/train/parameters.ts";
 import { learningRateAt } from "../../src/train/schedule.ts";
 import { type NodeTrainOptions, train } from "../../src/train/train.node.ts";
+import type { NdArray } from "../../src/run/session.ts";
 import { openSession } from "../../src/run/open-session.node.ts";
 import { trainModel } from "../../src/train/loop.ts";
 import { clouds } from "./tiny-data.ts";
@@ -273,7 +274,33 @@ describe("bad input", () => {
   });
 
   test("a learning rate that is far too high is reported as divergence", async () => {
-    await expect(train(mlp(), clouds(), { ...quick, learningRate: 1e18, epochs: 5 })).rejects.toThrow("diverged");
+    await expect(train(mlp(), clouds(), { ...quick, learningRate: 1e18, epochs: 5 })).rejects.toThrow(
+      /step \d+ of 80, learning rate .*diverged.*last finite loss.*Lower the learning rate/,
+    );
+  });
+
+  test("weights that only the last step has lost are not handed out", async () => {
+    const model = mlp();
+    const before = await bytesOf(model);
+    const one = { ...quick, batch: 256, epochs: 1, learningRate: 1e300, schedule: "constant" as const };
+    await expect(train(model, clouds(), one)).rejects.toThrow(/diverged: the weights are not finite/);
+    expect(await bytesOf(model)).toBe(before);
+  });
+
+  test("divergence in mixed precision is not taken for overflow that passes", async () => {
+    const mixed = { ...quick, precision: "mixed" as const, learningRate: 1e12, epochs: 8 };
+    await expect(train(mlp(), clouds(), mixed)).rejects.toThrow(/diverged/);
+    const short = { ...mixed, epochs: 1, batch: 256 };
+    const huge = clouds();
+    const take = async (indices: readonly number[]): ReturnType<typeof huge.take> => {
+      const batch = await huge.take(indices);
+      const x = batch.fields["x"] as NdArray;
+      const data = (x.data as Float32Array).map((value) => value * 1e30);
+      return { ...batch, fields: { x: { ...x, data } } };
+    };
+    await expect(train(mlp(), { ...huge, take }, short)).rejects.toThrow(
+      /diverged: the gradients are not finite.*1 of 1 steps/,
+    );
   });
 
   test("a model without weights cannot be trained", async () => {
