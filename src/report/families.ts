@@ -9,7 +9,8 @@ export type Shape =
   | "cross"
   | "wye"
   | "triangle-down"
-  | "hexagon";
+  | "hexagon"
+  | "hourglass";
 
 export interface FamilyStyle {
   readonly name: string;
@@ -30,7 +31,7 @@ const STYLES: readonly FamilyStyle[] = [
   { name: "factorize", label: "Factorization", light: "#0b7a75", dark: "#4fd1c5", shape: "wye" },
   { name: "share", label: "Weight sharing", light: "#8a6100", dark: "#eac04b", shape: "cross" },
   { name: "distill", label: "Distillation", light: "#99154b", dark: "#ff8fa3", shape: "hexagon" },
-  { name: "tune", label: "Training", light: "#42526b", dark: "#a9b8cf", shape: "hexagon" },
+  { name: "tune", label: "Training", light: "#42526b", dark: "#a9b8cf", shape: "hourglass" },
 ];
 
 const BY_NAME = new Map(STYLES.map((style) => [style.name, style]));
@@ -71,6 +72,8 @@ export function shapePath(shape: Shape, r: number): string {
       return ring(3, () => r * 1.4, 90);
     case "hexagon":
       return ring(6, () => r * 1.1);
+    case "hourglass":
+      return `M${-r},${-r * 1.25}H${r}L${-r},${r * 1.25}H${r}Z`;
     case "star":
       return ring(10, (i) => (i % 2 === 0 ? r * 1.6 : r * 0.7));
     case "wye":

@@ -152,6 +152,12 @@ describe("the static picture", () => {
     expect(familyStyle("prune").shape).toBe("triangle");
   });
 
+  it("gives every family a shape of its own", () => {
+    const names = ["quantize", "prune", "combined", "simplify", "sparsify", "factorize", "share", "distill", "tune"];
+    const shapes = ["baseline", ...names].map((name) => familyStyle(name).shape);
+    expect(new Set(shapes).size).toBe(shapes.length);
+  });
+
   it("draws nothing but axes when nothing was measured", () => {
     const results = { ...sampleResults(), entries: [], front: [] };
     expect(frontSvg(results)).not.toMatch(/NaN|Infinity/);
