@@ -50,6 +50,7 @@ export { defineTechnique } from "./techniques/technique.ts";
 export { finetune } from "./techniques/tune/finetune.ts";
 export { recover } from "./techniques/tune/recover.ts";
 export { reinitialise } from "./techniques/tune/reinitialise.ts";
+export { fixInputs } from "./transform/fix-inputs.ts";
 export { convertOpset } from "./transform/opset.ts";
 
 // Training, sweeps and reports

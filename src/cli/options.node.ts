@@ -114,3 +114,39 @@ export function dimensions(texts: readonly string[]): Record<string, number> {
     }),
   );
 }
+
+/** Parses `--fix-input name=16000` options: one number, or several with commas. */
+export function inputValues(texts: readonly string[]): Record<string, number[]> {
+  return namedNumbers(texts, ",", "--fix-input", "name=value, such as rate=16000, or name=1,2,3");
+}
+
+/** Parses `--fix-shape name=1x576` options. */
+export function inputShapes(texts: readonly string[]): Record<string, number[]> {
+  const shapes = namedNumbers(texts, "x", "--fix-shape", "name=sizes, such as input=1x576");
+  for (const [name, shape] of Object.entries(shapes))
+    if (!shape.every((size) => Number.isSafeInteger(size) && size > 0))
+      throw new PareError("bad-option", "Not a shape", {
+        where: "--fix-shape",
+        found: `'${name}=${shape.join("x")}'`,
+        expected: "whole numbers above 0",
+      });
+  return shapes;
+}
+
+function namedNumbers(
+  texts: readonly string[],
+  separator: string,
+  where: string,
+  expected: string,
+): Record<string, number[]> {
+  return Object.fromEntries(
+    texts.map((text) => {
+      const at = text.lastIndexOf("=");
+      const parts = text.slice(at + 1).split(separator);
+      const numbers = parts.map(Number);
+      if (at < 1 || parts.includes("") || numbers.includes(Number.NaN))
+        throw new PareError("bad-option", "Not a name and numbers", { where, found: `'${text}'`, expected });
+      return [text.slice(0, at), numbers];
+    }),
+  );
+}

@@ -23,9 +23,10 @@ export function cloneModel(model: Model): Model {
 
 /**
  * A copy of a graph with its subgraphs. `outer` maps captured values to the ones that the copy captures instead (a missing
- * entry: the same value); afterwards it also maps this graph's values to their copies.
+ * entry: the same value); afterwards it also maps this graph's values to their copies. `holder` is the graph that will hold the
+ * copied nodes, where that is not the copy.
  */
-export function cloneGraph(graph: Graph, parent?: Graph, outer: Map<Value, Value> = new Map()): Graph {
+export function cloneGraph(graph: Graph, parent?: Graph, outer: Map<Value, Value> = new Map(), holder?: Graph): Graph {
   const copy = new Graph(graph.name, parent);
   copy.original = graph.original;
   const copyOf = (value: Value): Value => {
@@ -53,7 +54,7 @@ export function cloneGraph(graph: Graph, parent?: Graph, outer: Map<Value, Value
       outputs: node.outputs.map(copyOf),
       attributes: Array.from(node.attributes, ([name, attribute]) => [
         name,
-        cloneAttribute(attribute, (subgraph) => cloneGraph(subgraph, copy, outer)),
+        cloneAttribute(attribute, (subgraph) => cloneGraph(subgraph, holder ?? copy, outer)),
       ]),
     });
     made.original = node.original;
@@ -134,7 +135,7 @@ export function inlineGraph(
   for (const value of body.initializers.values())
     if (value.tensor && !stored.has(value)) stored.set(value, graph.addInitializer(value.name, value.tensor));
   const copies = new Map([...stored, ...body.inputs.map((input, i) => [input, inputs[i] ?? input] as const)]);
-  const copy = cloneGraph(body, graph, copies);
+  const copy = cloneGraph(body, graph, copies, graph);
   copy.inputs.splice(0);
   copy.initializers.clear();
   renameApart(copy);

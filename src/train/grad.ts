@@ -5,13 +5,14 @@ import { Builder } from "../ir/builder.ts";
 import { cloneModel } from "../ir/clone.ts";
 import type { Graph, Node, Value } from "../ir/graph.ts";
 import type { Model } from "../ir/model.ts";
+import { knownContents } from "../analyse/known-contents.ts";
 import { inferShapes } from "../analyse/shapes.ts";
 import { onesLike, zerosLike } from "../ops/gradients/words.ts";
 import { specOf } from "../ops/registry.ts";
 import type { Grad, RuleContext } from "../ops/spec.ts";
 import { branchGradients } from "./branches.ts";
 import { capturedValues, dependents } from "./dependents.ts";
-import { knownContents, lowerPath } from "./lower.ts";
+import { lowerPath } from "./lower.ts";
 import { removeUnused } from "./remove-unused.ts";
 
 export interface GradOptions {

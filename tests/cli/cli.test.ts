@@ -197,6 +197,32 @@ describe("instruments", () => {
     expect(pare("diff", model, "back.onnx").stdout).toContain("same");
   });
 
+  it("fixes an input and its shape", () => {
+    writeFileSync(
+      at("branching.onnxtxt"),
+      `<ir_version: 8, opset_import: ["": 16]>
+g (float32[n] x, int64[] rate) => (float32[n] y) {
+  two = Constant <value_int: int = 2> ()
+  is_two = Equal (rate, two)
+  y = If <
+    then_branch: graph = first () => (float32[n] doubled) { doubled = Add (x, x) },
+    else_branch: graph = second () => (float32[n] negated) { negated = Neg (x) }
+  > (is_two)
+}`,
+    );
+    const convert = (...args: string[]): SpawnSyncReturns<string> =>
+      pare("convert", "branching.onnxtxt", "-o", "fixed.onnx", ...args);
+    expect(convert("--fix-input", "rate=1", "--fix-shape", "x=4").stdout).toContain(
+      "Fixed rate, x; 1 condition was decided by it",
+    );
+    const { inputs, operators } = JSON.parse(pare("inspect", "fixed.onnx", "--json").stdout);
+    expect(inputs).toEqual([{ name: "x", dtype: "float32", shape: [4] }]);
+    expect(operators).not.toHaveProperty("If");
+    expectMistake(convert("--force", "--fix-input", "rat=1"), /no such input.*Did you mean 'rate'/);
+    expectMistake(convert("--force", "--fix-input", "rate=one"), /rate=one/);
+    expectMistake(convert("--force", "--fix-shape", "x=0"), /x=0/);
+  });
+
   it("checks", () => {
     expect(pare("check", model, "--weights").stdout).toContain("no problem");
     writeFileSync(at("cut.onnx"), readFileSync(model).subarray(0, 5000));

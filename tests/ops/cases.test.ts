@@ -8,7 +8,8 @@ import type { Node } from "../../src/ir/graph.ts";
 import { axesAgree, axesOf } from "../../src/ops/axes.ts";
 import { knownOperators, specOf } from "../../src/ops/registry.ts";
 import { type Bindings, evaluate } from "../../src/ops/symbolic.ts";
-import { knownContents, lowerNode } from "../../src/train/lower.ts";
+import { knownContents } from "../../src/analyse/known-contents.ts";
+import { lowerNode } from "../../src/ops/lower-node.ts";
 import { type Computed, runInEngine } from "../support/engine.ts";
 import { type OpCase, allCases, buildCase } from "../support/op-case.ts";
 

@@ -10,7 +10,8 @@ import type { Model } from "../../src/ir/model.ts";
 import { Tensor } from "../../src/ir/tensor.ts";
 import { openSession } from "../../src/run/open-session.node.ts";
 import type { Session } from "../../src/run/session.ts";
-import { lowerNode, knownContents } from "../../src/train/lower.ts";
+import { knownContents } from "../../src/analyse/known-contents.ts";
+import { lowerNode } from "../../src/ops/lower-node.ts";
 import { DOUBLE_FORMS } from "./double-forms.ts";
 
 type Float = "float16" | "float32" | "float64";

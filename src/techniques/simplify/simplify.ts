@@ -14,8 +14,10 @@ import { z } from "zod";
 import { throwIfAborted } from "../../base/error.ts";
 import { inferShapes } from "../../analyse/shapes.ts";
 import type { Model } from "../../ir/model.ts";
+import { liftConstants } from "../../transform/constants.ts";
 import { foldAffine } from "../../transform/fold-affine.ts";
 import { foldConstants } from "../../transform/fold-constants.ts";
+import { inlineBranches } from "../../transform/inline-branches.ts";
 import { mergeDuplicateConstants, mergeDuplicateNodes } from "../../transform/merge-duplicates.ts";
 import { removeDead } from "../../transform/remove-dead.ts";
 import { removeIdentities } from "../../transform/remove-identities.ts";
@@ -63,6 +65,14 @@ export const simplify: TechniqueFunction = defineTechnique({
         for (const { what, why } of left) skipped.set(what, why);
       }
       if (options.constants) {
+        const decided = inlineBranches(model);
+        if (decided > 0) {
+          journal.change({
+            what: "conditions",
+            how: `${decided} that are the same at every run gave way to their branch`,
+          });
+          liftConstants(model);
+        }
         const { evaluateConstants } = await engine();
         const found = await foldConstants(model, { evaluate: evaluateConstants, growthBytes: options.growthBytes });
         if (found.nodes > 0) journal.change({ what: "constants", how: `${found.nodes} operators computed and stored` });

@@ -5,7 +5,8 @@ import type { Builder } from "../../../src/ir/builder.ts";
 import type { Value } from "../../../src/ir/graph.ts";
 import { Model } from "../../../src/ir/model.ts";
 import { Tensor } from "../../../src/ir/tensor.ts";
-import { knownContents, lowerNode } from "../../../src/train/lower.ts";
+import { knownContents } from "../../../src/analyse/known-contents.ts";
+import { lowerNode } from "../../../src/ops/lower-node.ts";
 import type { Argument, GradientCase } from "../gradient-check.ts";
 
 /** The same function in its lowered form, which the operator cases hold equal to the original. */
