@@ -10,6 +10,8 @@ export interface Matrix {
   readonly rows: number;
   readonly cols: number;
   readonly data: Float32Array; // (rows, cols)
+  /** Nobody reads the numbers again: the engine's thread may have them without a copy. */
+  readonly disposable?: boolean;
 }
 
 /** Rows of the squares that kernels factor, and multiply-accumulates of a product below which the way to the engine costs more. */
@@ -120,16 +122,16 @@ function negated(a: Matrix): Matrix {
   return a;
 }
 
-/** A copy that the engine's thread may keep. */
-function feed({ rows, cols, data }: Matrix): NdArray {
-  return { dtype: "float32", shape: [rows, cols], data: data.slice() };
+/** Numbers that the engine's thread may keep. */
+function feed({ rows, cols, data, disposable = false }: Matrix): NdArray {
+  return { dtype: "float32", shape: [rows, cols], data: disposable ? data : data.slice() };
 }
 
 function square(k: number, data: Float32Array): Matrix {
   return { rows: k, cols: k, data };
 }
 
-/** A copy of rows [top, bottom) and columns [left, right). */
+/** Rows [top, bottom) and columns [left, right), to be used once: a copy, but of whole rows a view. */
 export function part(a: Matrix, top: number, bottom: number, left: number, right: number): Matrix {
   if (left === 0 && right === a.cols)
     return { rows: bottom - top, cols: a.cols, data: a.data.subarray(top * a.cols, bottom * a.cols) };
@@ -137,7 +139,7 @@ export function part(a: Matrix, top: number, bottom: number, left: number, right
   const data = new Float32Array((bottom - top) * cols);
   for (let row = top; row < bottom; row++)
     data.set(a.data.subarray(row * a.cols + left, row * a.cols + right), (row - top) * cols);
-  return { rows: bottom - top, cols, data };
+  return { rows: bottom - top, cols, data, disposable: true };
 }
 
 /** Copies a block into a matrix. */

@@ -203,12 +203,13 @@ async function factor(
     Number.isFinite(mean) && damping <= MOST_DAMPING;
     damping = Math.max(LEAST_DAMPING, damping * 10)
   ) {
-    // Divided by the mean: single precision then has room, and an input that is always zero gets the damping alone
+    // Divided by the mean: single precision then has room, and an input that is always zero gets the damping alone.
+    // Only the upper triangle is read.
     const data = new Float32Array(k * k);
+    const scale = mean > 0 ? 1 / mean : 0;
     for (let row = 0; row < k; row++) {
       const from = (order[row] as number) * k;
-      for (let col = 0; col < k; col++)
-        data[row * k + col] = mean > 0 ? (gram[from + (order[col] as number)] as number) / mean : 0;
+      for (let col = row; col < k; col++) data[row * k + col] = (gram[from + (order[col] as number)] as number) * scale;
       data[row * (k + 1)] = (data[row * (k + 1)] as number) + (mean > 0 ? damping : 1);
     }
     const found = await engine.cholesky({ rows: k, cols: k, data });
