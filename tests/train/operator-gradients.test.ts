@@ -12,8 +12,8 @@ const TOLERANCE_64 = 1e-7;
 /** float16 has 11 bits: 5e-4 for each rounding, some of them one after the other. */
 const TOLERANCE_16 = 2e-2;
 
-/** Inputs without a gradient: class weights are constants; a power of a negative number is none of the exponent. */
-const UNWANTED: Readonly<Record<string, number>> = { SoftmaxCrossEntropyLoss: 2, NegativeLogLikelihoodLoss: 2, Pow: 1 };
+/** A power of a negative number is none of the exponent. */
+const UNWANTED: Readonly<Record<string, number>> = { Pow: 1 };
 
 /** Rules that may refuse an open first axis, in these words: they build a matrix of its size. */
 const NEEDS_SIZES: ReadonlySet<string> = new Set(["CumProd"]);

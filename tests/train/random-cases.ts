@@ -141,12 +141,18 @@ const EQUATIONS: readonly (readonly [string, ...number[][]])[] = [
   ["ij,ij,i->j", [3, 2], [3, 2], [3]],
   ["bc,bcd", [2, 3], [2, 3, 2]],
   ["ab,cd->ac", [2, 3], [2, 2]],
+  ["ii->i", [3, 3]],
+  ["ii->", [3, 3]],
+  ["iji,j->ij", [2, 3, 2], [3]],
+  ["bii,bij->bj", [2, 3, 3], [2, 3, 2]],
+  ["...ii->...i", [2, 2, 3, 3]],
+  ["iijj->ij", [2, 2, 3, 3]],
+  ["...ab,...cb->...c", [1, 2, 3], [2, 2, 3]],
 ];
 
-const einsum: Draw = (rng) => {
-  const [equation, ...shapes] = pick(rng, EQUATIONS);
-  return { op: "Einsum", opset: 12, attributes: { equation }, inputs: shapes.map((shape) => f32(shape)) };
-};
+const einsum =
+  ([equation, ...shapes]: (typeof EQUATIONS)[number]): Draw =>
+  () => ({ op: "Einsum", opset: 12, attributes: { equation }, inputs: shapes.map((shape) => f32(shape)) });
 
 const reduce =
   (op: string, range?: readonly [number, number]): Draw =>
@@ -275,7 +281,7 @@ export const RANDOM: Readonly<Record<string, Draw>> = {
   MatMul: matMul,
   Gemm: gemm,
   FusedMatMul: fusedMatMul,
-  Einsum: einsum,
+  ...Object.fromEntries(EQUATIONS.map((each) => [`Einsum ${each[0]}`, einsum(each)])),
   ReduceSum: reduce("ReduceSum"),
   ReduceMean: reduce("ReduceMean"),
   ReduceMax: reduce("ReduceMax"),

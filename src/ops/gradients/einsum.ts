@@ -5,11 +5,11 @@ import type { Value } from "../../ir/graph.ts";
 import { equationOf } from "../equation.ts";
 import type { Grad, GradContext } from "../spec.ts";
 import { broadcast } from "../symbolic.ts";
-import { expandLike, sumTo, unsqueeze } from "./words.ts";
+import { concreteShape, constantArray, expandLike, mul, reduceSum, sumTo, unsqueeze } from "./words.ts";
 
 // y[o] = Σ Π_j x_j[t_j]: ∂x_i[t_i] = Σ g[o]·Π_{j≠i} x_j[t_j] over all letters that are not in t_i.
 // A letter of t_i that is nowhere else is summed by the operator alone: its gradient is repeated along that axis.
-// An axis of size 1 that the others broadcast is summed over.
+// An axis of size 1 that the others broadcast is summed over. A letter that t_i repeats reads a diagonal: zero beside it.
 export const einsumGrad: Grad = (c) => {
   const { node } = c;
   const operands = node.inputs as readonly Value[];
@@ -19,8 +19,6 @@ export const einsumGrad: Grad = (c) => {
   );
   if (!equation) throw refused(c, "the rank of an operand is not known");
   const terms = equation.operands;
-  if (terms.some((term) => new Set(term).size !== term.length))
-    throw refused(c, "a letter is repeated within one operand (a diagonal)");
   const names = spelling([...terms.flat(), ...equation.output]);
   const spell = (letters: readonly string[]): string => letters.map((letter) => names.get(letter)).join("");
   const sizes = new Map<string, Dim>();
@@ -29,24 +27,49 @@ export const einsumGrad: Grad = (c) => {
       sizes.set(letter, broadcast(sizes.get(letter) ?? 1, operands[j]?.shape?.[axis] ?? null));
   return operands.map((operand, i) => {
     if (!c.wants(i)) return undefined;
-    const own = terms[i] ?? [];
-    const others = terms.flatMap((term, j) => (j === i ? [] : [term]));
+    const term = terms[i] ?? [];
+    const own = [...new Set(term)];
+    const others = terms.flatMap((each, j) => (j === i ? [] : [each]));
     const elsewhere = new Set([...equation.output, ...others.flat()]);
     const kept = own.filter((letter) => elsewhere.has(letter));
     const left = [equation.output, ...others].map(spell).join(",");
     const product = c.b.op("Einsum", [c.outputGrad(0), ...operands.filter((_, j) => j !== i)], {
       attributes: { equation: `${left}->${spell(kept)}` },
     });
+    if (own.length === term.length && kept.length === own.length)
+      return sumTo(
+        c,
+        product,
+        own.map((letter) => sizes.get(letter) ?? null),
+        operand,
+      );
+    const sizeIn = (letter: string): Dim => operand.shape?.[term.indexOf(letter)] ?? null;
+    const summed = kept.flatMap((letter, axis) => {
+      const [whole, part] = [sizes.get(letter) ?? null, sizeIn(letter)];
+      if (part === 1 && whole !== 1) return [axis];
+      if (part === null || part !== whole) throw refused(c, `it is not known whether '${letter}' is broadcast`);
+      return [];
+    });
     const alone = own.flatMap((letter, axis) => (elsewhere.has(letter) ? [] : [axis]));
-    const gradient = unsqueeze(c, product, alone);
-    const whole = own.map((letter) => (elsewhere.has(letter) ? sizes.get(letter) : 1) ?? null);
-    // Summed over broadcast axes first, then repeated along those that the operator sums alone.
-    if (alone.length === 0) return sumTo(c, gradient, whole, operand);
-    if (own.some((letter, axis) => elsewhere.has(letter) && operand.shape?.[axis] !== sizes.get(letter)))
-      throw refused(c, "an operand has an axis that it is alone with and one that is broadcast");
-    return expandLike(c, gradient, operand);
+    const row = unsqueeze(c, reduceSum(c, product, summed, true), alone);
+    return own.length === term.length ? expandLike(c, row, operand) : onDiagonal(c, row, term, operand);
   });
 };
+
+/** An array over the distinct letters of a term, put where all axes of a letter agree, zero elsewhere. */
+function onDiagonal(c: GradContext, row: Value, term: readonly string[], operand: Value): Value {
+  const again = term.flatMap((letter, axis) => (term.indexOf(letter) === axis ? [] : [axis]));
+  // The distinct letters stand in the order of their first axes.
+  let result = unsqueeze(c, row, again);
+  for (const axis of again) {
+    const first = term.indexOf(term[axis] as string);
+    const size = concreteShape(c.node, operand)[axis] ?? 1;
+    const eye = Array.from({ length: size * size }, (_, at) => (at % (size + 1) === 0 ? 1 : 0));
+    const shape = term.map((_, at) => (at === first || at === axis ? size : 1));
+    result = mul(c, result, constantArray(c, operand.dtype, shape, eye));
+  }
+  return expandLike(c, result, operand); // letters that the operator sums alone
+}
 
 /** A single letter for every axis: letters keep theirs, the axes of an ellipsis (digits) get free ones. */
 function spelling(letters: readonly string[]): ReadonlyMap<string, string> {

@@ -1,5 +1,4 @@
 /** Gradients of Softmax, LogSoftmax and the fused cross-entropy loss. */
-import { PareError } from "../../base/error.ts";
 import type { Value } from "../../ir/graph.ts";
 import { Tensor } from "../../ir/tensor.ts";
 import type { Grad, GradContext } from "../spec.ts";
@@ -47,45 +46,58 @@ export const logSoftmaxGrad: Grad = (c) => {
 // ∂x = s·w·(p − onehot(t)) + h − p·Σ h, s = ∂L (divided by Σ w for the mean), h = ∂(ln p)
 export const softmaxCrossEntropyGrad: Grad = (c) => {
   const [x, labels, weights] = c.node.inputs as readonly [Value, Value, Value | undefined];
-  const rank = rankOf(c.node, x);
   const [gLoss, gLog] = [c.outputGrad(0), c.outputGrad(1)];
-  const p = c.b.op("Exp", [outputOf(c.node, 1, x.dtype, x.shape)]); // (n, k, d₁…)
+  const logP = outputOf(c.node, 1, x.dtype, x.shape);
+  const p = c.wants(0) ? c.b.op("Exp", [logP]) : undefined; // (n, k, d₁…)
   let total: Value | undefined;
+  let ofWeights: Value | undefined;
   if (gLoss) {
-    const { safe, share } = labelShare(c, gLoss, x, labels, weights, rank);
-    total = mul(c, sub(c, p, oneHot(c, safe, x)), share);
+    const shares = labelShare(c, gLoss, x, labels, weights);
+    if (p) total = mul(c, sub(c, p, shares.hot), weighted(c, shares));
+    ofWeights = classWeightsGrad(c, logP, shares);
   }
-  if (gLog) {
+  if (gLog && p) {
     const direct = sub(c, gLog, mul(c, p, reduceSum(c, gLog, [1], true)));
     total = total ? add(c, total, direct) : direct;
   }
-  return [total];
+  return [total, undefined, ofWeights];
 };
 
-/** Labels with the ignored ones replaced by a class that exists, and ∂L times each element's weight; it broadcasts against (n, k, d₁…). */
-function labelShare(
-  c: GradContext,
-  gLoss: Value,
-  x: Value,
-  labels: Value,
-  weights: Value | undefined,
-  rank: number,
-): { safe: Value; share: Value } {
-  if (c.wants(2))
-    throw new PareError("not-differentiable", `The class weights of ${c.node.opType} have no gradient`, {
-      where: `value '${weights?.name ?? ""}', node '${c.node.name}'`,
-      help: "Keep them constant",
-    });
+/** What every element of a loss against labels has. */
+interface LabelShare {
+  /** onehot(t) (n, k, d₁…), of some class where the label is ignored. */
+  readonly hot: Value;
+  /** ∂L, divided by Σ w for the mean; broadcasts against (n, k, d₁…). */
+  readonly share: Value;
+  /** w (n, d₁…); undefined where all are 1. */
+  readonly weight: Value | undefined;
+  /** 1 (n, d₁…), 0 where the label is ignored; undefined where none is. */
+  readonly kept: Value | undefined;
+}
+
+function labelShare(c: GradContext, gLoss: Value, x: Value, labels: Value, weights: Value | undefined): LabelShare {
   const ignored = c.node.int("ignore_index");
   const skip = ignored === undefined ? undefined : c.b.op("Equal", [labels, labelConstant(c, labels, ignored)]);
   const safe = skip ? c.b.op("Where", [skip, labelConstant(c, labels, 0), labels]) : labels;
-  let weight = weights ? c.b.op("Gather", [weights, safe], { attributes: { axis: 0 } }) : undefined; // (n, d₁…)
-  if (skip) {
-    const kept = indicator(c, c.b.op("Not", [skip]), x.dtype);
-    weight = weight ? mul(c, weight, kept) : kept;
-  }
-  const share = perElement(c, gLoss, labels, x, weight, rank);
-  return { safe, share: weight ? mul(c, share, unsqueeze(c, weight, [1])) : share };
+  const kept = skip && indicator(c, c.b.op("Not", [skip]), x.dtype);
+  let weight = weights && c.b.op("Gather", [weights, safe], { attributes: { axis: 0 } }); // (n, d₁…)
+  if (kept) weight = weight ? mul(c, weight, kept) : kept;
+  const share = perElement(c, gLoss, labels, x, weight, rankOf(c.node, x));
+  return { hot: oneHot(c, safe, x), share, weight, kept };
+}
+
+/** s·w; broadcasts against (n, k, d₁…). */
+const weighted = (c: GradContext, { share, weight }: LabelShare): Value =>
+  weight ? mul(c, share, unsqueeze(c, weight, [1])) : share;
+
+// ∂w_j = Σ { s·(−ln p_t) : t = j }, for the mean Σ { s·(−ln p_t − L) : t = j }
+function classWeightsGrad(c: GradContext, logP: Value, { hot, share, kept }: LabelShare): Value | undefined {
+  if (!c.wants(2)) return undefined;
+  const mean = (c.node.string("reduction") ?? "mean") === "mean";
+  let own = mul(c, neg(c, hot), mean ? add(c, logP, c.node.outputs[0] as Value) : logP);
+  if (kept) own = mul(c, own, unsqueeze(c, kept, [1]));
+  const axes = Array.from({ length: rankOf(c.node, logP) }, (_, axis) => axis).filter((axis) => axis !== 1);
+  return reduceSum(c, mul(c, own, share), axes, false);
 }
 
 /** ∂L per element, over the weights' sum for a mean; broadcasts against (n, k, d₁…). */
@@ -127,6 +139,7 @@ function labelConstant(c: GradContext, labels: Value, value: number): Value {
 // L = −w·x_t averaged, summed or not, over labels t (x holds log-probabilities): ∂x = −s·w·onehot(t)
 export const negativeLogLikelihoodGrad: Grad = (c) => {
   const [x, labels, weights] = c.node.inputs as readonly [Value, Value, Value | undefined];
-  const { safe, share } = labelShare(c, c.outputGrad(0) as Value, x, labels, weights, rankOf(c.node, x));
-  return [neg(c, mul(c, oneHot(c, safe, x), share))];
+  const shares = labelShare(c, c.outputGrad(0) as Value, x, labels, weights);
+  const ofScores = c.wants(0) ? neg(c, mul(c, shares.hot, weighted(c, shares))) : undefined;
+  return [ofScores, undefined, classWeightsGrad(c, x, shares)];
 };
