@@ -5,6 +5,7 @@ import { resizeGrad } from "./gradients/resampling.ts";
 import { type OpTable, contentsOf, dtypeOf, perOutput, shapeOf, unknownShape } from "./helpers.ts";
 import { equalSizeAxes } from "./movement.ts";
 import { narrowSizes } from "./narrow.ts";
+import { lowerAffineGrid, lowerGridSample } from "./lowered/sampling.ts";
 import type { Infer, InferContext, OpSpec } from "./spec.ts";
 import { multiply } from "./symbolic.ts";
 
@@ -103,8 +104,22 @@ const upsample: OpSpec = { ...resize(7, upsampleInfer, false), grad: "none" };
 export const resampling: OpTable = {
   Resize: [resize(10, resizeInfer(1, -1)), resize(11, resizeInfer(2, 3)), resize(18, resizeInfer(2, 3))],
   Upsample: [upsample, { ...upsample, since: 9 }],
-  GridSample: { since: 16, infer: gridSampleInfer, cost: perOutput(8), axes: "n c *s, n *z _ -> n c *z", grad: "none" },
-  AffineGrid: { since: 20, infer: affineGridInfer, cost: perOutput(6), axes: "opaque", grad: "none" },
+  GridSample: {
+    since: 16,
+    infer: gridSampleInfer,
+    cost: perOutput(8),
+    axes: "n c *s, n *z _ -> n c *z",
+    grad: "lower",
+    lower: lowerGridSample,
+  },
+  AffineGrid: {
+    since: 20,
+    infer: affineGridInfer,
+    cost: perOutput(6),
+    axes: "opaque",
+    grad: "lower",
+    lower: lowerAffineGrid,
+  },
   RoiAlign: { since: 10, infer: roiAlignInfer, cost: perOutput(16), axes: "n c _ _, r _, r -> r c _ _", grad: "none" },
   NonMaxSuppression: { since: 10, infer: suppressionInfer, cost: () => ({ macs: 0 }), axes: "opaque", grad: "none" },
 };

@@ -257,6 +257,29 @@ const loss =
     return { op, opset: 13, attributes, inputs: [f32([batch, classes, ...spatial]), labels, ...weights] };
   };
 
+/** Places in and around the image. */
+const gridSample: Draw = (rng) => {
+  const rank = between(rng, 2, 3);
+  const [batch, width] = many(rng, 2, 1, 2) as [number, number];
+  const attributes = {
+    mode: pick(rng, ["linear", "linear", "nearest"]),
+    padding_mode: pick(rng, ["zeros", "border", "reflection"]),
+    align_corners: rng.below(2),
+  };
+  const inputs = [
+    f32([batch, width, ...many(rng, rank, 1, 4)]),
+    f32([batch, ...many(rng, rank, 1, 3), rank], [-2.2, 2.2]),
+  ];
+  return { op: "GridSample", opset: 20, attributes, inputs };
+};
+
+const affineGrid: Draw = (rng) => {
+  const rank = between(rng, 2, 3);
+  const size = [between(rng, 1, 2), 1, ...many(rng, rank, 2, 3)];
+  const inputs = [f32([size[0] as number, rank, rank + 1]), list(size)];
+  return { op: "AffineGrid", opset: 20, attributes: { align_corners: rng.below(2) }, inputs };
+};
+
 const positive = [0.5, 2] as const;
 
 export const RANDOM: Readonly<Record<string, Draw>> = {
@@ -305,6 +328,8 @@ export const RANDOM: Readonly<Record<string, Draw>> = {
   Softmax: alongAxis("Softmax", 13),
   "Softmax before opset 13": alongAxis("Softmax", 12),
   LogSoftmax: alongAxis("LogSoftmax", 13),
+  GridSample: gridSample,
+  AffineGrid: affineGrid,
   SoftmaxCrossEntropyLoss: loss("SoftmaxCrossEntropyLoss"),
   NegativeLogLikelihoodLoss: loss("NegativeLogLikelihoodLoss"),
 };
