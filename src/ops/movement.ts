@@ -1,6 +1,7 @@
 /** Operators that move elements without computing: reshape, transpose, concat, split, expand, tile, pad and their kin. */
 import { type Dim, formatShape, isConcrete } from "../base/shape.ts";
 import type { Node } from "../ir/graph.ts";
+import { col2ImGrad } from "./gradients/conv.ts";
 import { SAME_AXES, names, reshapeAxes } from "./axes.ts";
 import {
   centerCropPadGrad,
@@ -417,6 +418,6 @@ export const movement: OpTable = {
   ),
   ReverseSequence: { ...moving(10, sameAsInput(), reverseAxes, false), grad: sameMoveGrad },
   Trilu: { ...moving(14, sameAsInput(), "*a r# c#, -> *a r# c#", false), grad: sameMoveGrad },
-  Col2Im: moving(18, col2ImInfer, "n _ _ -> n *z", false),
+  Col2Im: { ...moving(18, col2ImInfer, "n _ _ -> n *z", false), grad: col2ImGrad },
   CenterCropPad: { ...moving(18, centerCropPadInfer, equalSizeAxes, false), grad: centerCropPadGrad },
 };

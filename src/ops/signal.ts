@@ -1,7 +1,9 @@
 /** Signal processing: Fourier transforms and mel weights. */
 import { type Dim } from "../base/shape.ts";
 import { dtypeFromCode } from "../base/dtype.ts";
+import { dftGrad } from "./gradients/fourier.ts";
 import { FREE, type OpTable, contentsOf, count, dtypeOf, normalizeAxis, shapeOf } from "./helpers.ts";
+import { lowerStft } from "./lowered/signal.ts";
 import type { Infer } from "./spec.ts";
 import { add, floorDivide, subtract } from "./symbolic.ts";
 
@@ -61,7 +63,8 @@ export const signal: OpTable = {
       };
     },
     axes: "b *s, , _ -> b _ _ _",
-    grad: "none",
+    grad: "lower",
+    lower: lowerStft,
   },
   DFT: {
     since: 17,
@@ -71,7 +74,7 @@ export const signal: OpTable = {
       return { macs: 0, flops: 5 * elements * Math.log2(Math.max(2, elements)) };
     },
     axes: "opaque",
-    grad: "none",
+    grad: dftGrad,
   },
   MelWeightMatrix: { since: 17, infer: melInfer, cost: FREE, axes: "opaque", grad: "none" },
 };

@@ -280,6 +280,52 @@ const affineGrid: Draw = (rng) => {
   return { op: "AffineGrid", opset: 20, attributes: { align_corners: rng.below(2) }, inputs };
 };
 
+const col2Im: Draw = (rng) => {
+  const kernel = many(rng, between(rng, 2, 3), 1, 3);
+  const image = kernel.map((k) => 2 * k + between(rng, 0, 2));
+  const { strides = [], pads = [], ...rest } = sliding(rng, kernel);
+  // Dilated blocks of volumes are added in the wrong places by the engine (1.30).
+  const dilations = kernel.length === 2 ? (rest["dilations"] ?? []) : kernel.map(() => 1);
+  const blocks = image.map((size, i) => {
+    const reach = ((kernel[i] ?? 1) - 1) * (dilations[i] ?? 1) + 1;
+    const padded = size + (pads[i] ?? 0) + (pads[i + image.length] ?? 0);
+    return Math.floor((padded - reach) / (strides[i] ?? 1)) + 1;
+  });
+  const columns = kernel.reduce((n, size) => n * size, between(rng, 1, 2));
+  const inputs = [f32([2, columns, blocks.reduce((n, count) => n * count, 1)]), list(image), list(kernel)];
+  return { op: "Col2Im", opset: 18, attributes: { strides, dilations, pads }, inputs };
+};
+
+const dft: Draw = (rng) => {
+  const shape = many(rng, between(rng, 2, 3), 1, 6);
+  const axis = between(rng, 1, shape.length - 1);
+  shape[axis] = between(rng, 4, 9);
+  const real = chance(rng);
+  const onesided = real && chance(rng) ? 1 : 0;
+  const attributes = { axis, onesided, inverse: onesided ? 0 : rng.below(2) };
+  const length = { dtype: "int64", shape: [], values: [between(rng, 3, 10)], constant: true } as const;
+  return {
+    op: "DFT",
+    opset: 17,
+    attributes,
+    inputs: [f32([...shape, real ? 1 : 2]), ...(chance(rng) ? [length] : [])],
+  };
+};
+
+const stft: Draw = (rng) => {
+  const [length, step] = [between(rng, 3, 8), between(rng, 1, 5)];
+  const scalar = (value: number): CaseInput => ({ dtype: "int64", shape: [], values: [value], constant: true });
+  const real = chance(rng);
+  // The engine (1.30) reads beyond a complex signal where there is a window.
+  const window = real && chance(rng) ? f32([length]) : null;
+  return {
+    op: "STFT",
+    opset: 17,
+    attributes: { onesided: real ? rng.below(2) : 0 },
+    inputs: [f32([2, length + between(rng, 0, 9), real ? 1 : 2]), scalar(step), window, scalar(length)],
+  };
+};
+
 const positive = [0.5, 2] as const;
 
 export const RANDOM: Readonly<Record<string, Draw>> = {
@@ -330,6 +376,9 @@ export const RANDOM: Readonly<Record<string, Draw>> = {
   LogSoftmax: alongAxis("LogSoftmax", 13),
   GridSample: gridSample,
   AffineGrid: affineGrid,
+  Col2Im: col2Im,
+  DFT: dft,
+  STFT: stft,
   SoftmaxCrossEntropyLoss: loss("SoftmaxCrossEntropyLoss"),
   NegativeLogLikelihoodLoss: loss("NegativeLogLikelihoodLoss"),
 };

@@ -206,6 +206,25 @@ function kernelGrad(
   return reshape(c, transpose(c, dW, [0, 2, 1]), shape);
 }
 
+// x (n, c·k, p), column (k, p) added to the image at tap k of block p: ∂x = g read there
+export const col2ImGrad: Grad = (c) => {
+  const { node } = c;
+  const image = concreteShape(node, node.outputs[0], 1); // (c, *s)
+  const block = node.inputs[2];
+  const kernel = block?.tensor?.peekNumbers() ?? c.contents(block) ?? concreteShape(node, block);
+  const inside = image.slice(1);
+  const window = windowOf(node, kernel, inside, []);
+  const padded = inside.map((size, i) => size + (window.begins[i] ?? 0) + (window.ends[i] ?? 0));
+  const outside = padded.map((size, i) => {
+    const reach = ((kernel[i] ?? 1) - 1) * (window.dilations[i] ?? 1) + 1;
+    return Math.floor((size - reach) / (window.strides[i] ?? 1)) + 1;
+  });
+  const whole = pad(c, c.outputGrad(0) as Value, [0, 0, ...window.begins, 0, 0, ...window.ends]);
+  const flat = reshape(c, whole, [-1, image[0] ?? 1, product(padded)]); // (n, c, s)
+  const columns = c.b.op("Gather", [flat, tapPositions(c, window, padded, outside)], { attributes: { axis: 2 } });
+  return [reshape(c, columns, [-1, (image[0] ?? 1) * product(kernel), product(outside)])]; // of (n, c, k, p)
+};
+
 /** Flat positions (k, p) of every tap of the kernel at every output position, in an image of size `padded`. */
 function tapPositions(c: GradContext, window: Window, padded: readonly number[], outside: readonly number[]): Value {
   const grid = (sizes: readonly number[], steps: readonly number[]): number[] => {
