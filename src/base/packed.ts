@@ -1,4 +1,4 @@
-/** 2- and 4-bit elements packed into bytes as ONNX does: the first element in the lowest bits, the last byte padded with 0; 3-bit elements as two planes. */
+/** Elements of few bits packed into bytes as ONNX does: the first element in the lowest bits, the last byte padded with 0; those of 3, 5 and 6 bits as two planes. */
 
 /** Packs numbers (two's complement where negative; only the low `bits` bits count). */
 export function packBits(values: ArrayLike<number>, bits: 1 | 2 | 4): Uint8Array {
@@ -13,25 +13,41 @@ export function packBits(values: ArrayLike<number>, bits: 1 | 2 | 4): Uint8Array
   return bytes;
 }
 
-/** Bytes of `count` codes of so many bits; 3-bit codes take a plane of 2 bits and one of 1. */
-export function packedBytes(count: number, bits: 2 | 3 | 4 | 8): number {
-  return bits === 3 ? Math.ceil(count / 4) + Math.ceil(count / 8) : Math.ceil((count * bits) / 8);
+/** Widths of codes that {@link packCodes} packs. */
+export type CodeBits = 1 | 2 | 3 | 4 | 5 | 6 | 8;
+
+/** Bits of the planes that codes are stored in, low bits first: a plane of 1, 2 or 4 bits fills bytes without a rest. */
+export function planesOf(bits: CodeBits): readonly (1 | 2 | 4 | 8)[] {
+  switch (bits) {
+    case 3:
+      return [2, 1];
+    case 5:
+      return [4, 1];
+    case 6:
+      return [4, 2];
+    default:
+      return [bits];
+  }
 }
 
-/** Codes in as few bytes as they need: of 3 bits the lower two of all codes, then the third of all codes. */
-export function packCodes(codes: Uint8Array, bits: 2 | 3 | 4 | 8): Uint8Array {
+/** Bytes of `count` codes of so many bits, plane after plane. */
+export function packedBytes(count: number, bits: CodeBits): number {
+  return planesOf(bits).reduce<number>((bytes, plane) => bytes + Math.ceil((count * plane) / 8), 0);
+}
+
+/** Codes in as few bytes as they need: the low bits of all codes, then the bits above them (see {@link planesOf}). */
+export function packCodes(codes: Uint8Array, bits: CodeBits): Uint8Array {
   if (bits === 8) return codes;
-  if (bits !== 3) return packBits(codes, bits);
-  const planes = new Uint8Array(packedBytes(codes.length, 3));
-  planes.set(packBits(codes, 2));
-  planes.set(
-    packBits(
-      codes.map((code) => code >> 2),
-      1,
-    ),
-    Math.ceil(codes.length / 4),
-  );
-  return planes;
+  const packed = new Uint8Array(packedBytes(codes.length, bits));
+  let [at, shift] = [0, 0];
+  for (const plane of planesOf(bits)) {
+    const fields = shift === 0 ? codes : codes.map((code) => code >> shift);
+    const bytes = packBits(fields, plane as 1 | 2 | 4);
+    packed.set(bytes, at);
+    at += bytes.length;
+    shift += plane;
+  }
+  return packed;
 }
 
 /** Unpacks `count` elements, zero-extended. */

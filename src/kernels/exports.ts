@@ -21,6 +21,24 @@ export interface KernelExports {
     temp: number,
     sums: number,
   ): number;
+  quantizeLevels(
+    src: number,
+    rows: number,
+    inner: number,
+    levels: number,
+    borders: number,
+    levelCount: number,
+    peakLevel: number,
+    rule: number,
+    half: number,
+    ratios: number,
+    ratioCount: number,
+    refits: number,
+    meanFactor: number,
+    codes: number,
+    scales: number,
+    sums: number,
+  ): number;
   quantizeColumns(
     src: number,
     rows: number,

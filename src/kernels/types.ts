@@ -69,6 +69,27 @@ export interface ChannelSpec {
   readonly balance?: number | undefined;
 }
 
+/** Quantization of rows to any levels: ŵ = levels[code]·s. */
+export interface LevelSpec {
+  /** Ascending, 2 to 256 of them. */
+  readonly levels: Float32Array;
+  /** An element goes to the level behind border i where w/s is larger. Default: midpoints of neighbouring levels. */
+  readonly borders?: Float32Array | undefined;
+  /**
+   * How a row's scale is found. "peak": the largest magnitude goes to the outermost level. "mse": clipping ratios of that are
+   * searched for the least squared error, then s is refitted to the codes. "mean": codes are chosen at 1.4·mean|w|, then s is
+   * fitted to them (of levels −1, 0, 1: Ternary Weight Networks; of −1, 1: s = mean|w|). An array: the scales themselves.
+   */
+  readonly scale: "peak" | "mse" | "mean" | Float32Array;
+  /** "float16": scales are rounded to half precision before the codes are chosen. Default "float32". */
+  readonly scaleType?: "float32" | "float16";
+}
+
+export interface LevelQuantized extends ErrorSums {
+  readonly codes: Uint8Array; // the tensor's own shape
+  readonly scales: Float32Array; // (rows)
+}
+
 /** Codes as bytes: two's complement when `low` is negative (view as Int8Array), else unsigned. ŵ = (code − z)·s. */
 export interface ChannelQuantized extends ErrorSums {
   readonly codes: Int8Array | Uint8Array; // the tensor's own shape
@@ -197,6 +218,9 @@ export interface Kernels {
   /** Quantizes to bytes with a scale per channel. */
   quantizeChannels(w: Float32Array, layout: AxisLayout, spec?: ChannelSpec): ChannelQuantized;
   dequantizeChannels(q: ChannelQuantized, layout: AxisLayout): Float32Array;
+
+  /** Quantizes `rows` rows of equal length to levels; a scale of more than 4 Mi elements is found from that many of them. */
+  quantizeLevels(w: Float32Array, rows: number, spec: LevelSpec): LevelQuantized;
 
   /** float32 to float16, round to nearest even; `saturate` turns overflow into ±65504. */
   toFloat16(x: Float32Array, saturate?: boolean): HalfConverted;

@@ -16,10 +16,13 @@ import type {
   HalfConverted,
   HistogramRest,
   Kernels,
+  LevelQuantized,
+  LevelSpec,
   Summary,
 } from "./types.ts";
 import { WasmBlockQuantizer, dequantizeBlocks } from "./wasm-blocks.ts";
 import { quantizeChannels, transposeFloats } from "./wasm-channels.ts";
+import { quantizeLevels } from "./wasm-levels.ts";
 import { addProduct, choleskyUpper, invertUpper, roundWithFeedback } from "./wasm-solve.ts";
 
 /** Floats of a tile: 256 KiB stay in the second-level cache between the copy and the kernel. */
@@ -87,6 +90,10 @@ export class WasmKernels implements Kernels {
         for (const end = at + inner; at < end; at++) w[at] = ((q.codes[at] as number) - z) * s;
       }
     return w;
+  }
+
+  quantizeLevels(w: Float32Array, rows: number, spec: LevelSpec): LevelQuantized {
+    return quantizeLevels(this.#arena, this.#wasm, w, rows, spec);
   }
 
   toFloat16(x: Float32Array, saturate = false): HalfConverted {

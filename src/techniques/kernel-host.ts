@@ -11,6 +11,8 @@ import type {
   ChannelQuantized,
   ChannelSpec,
   Kernels,
+  LevelQuantized,
+  LevelSpec,
 } from "../kernels/types.ts";
 
 /** A streaming quantizer in this thread or another. */
@@ -30,6 +32,8 @@ export interface WeightKernels {
   transpose(x: Float32Array, rows: number, cols: number): Promise<Float32Array>;
   /** May take the array over. */
   quantizeChannels(w: Float32Array, layout: AxisLayout, spec: ChannelSpec): Promise<ChannelQuantized>;
+  /** May take the array over. */
+  quantizeLevels(w: Float32Array, rows: number, spec: LevelSpec): Promise<LevelQuantized>;
 }
 
 /** Weights smaller than this are computed in this thread: a worker takes longer to start. */
@@ -146,6 +150,7 @@ function inWorkers(pool: KernelPool, signal: AbortSignal | undefined): WeightKer
     blockQuantizer: (stored, spec) => pool.blockQuantizer(stored, spec, signal),
     transpose: (x, rows, cols) => pool.run("transpose", [x, rows, cols], given(x)),
     quantizeChannels: (w, layout, spec) => pool.run("quantizeChannels", [w, layout, spec], given(w)),
+    quantizeLevels: (w, rows, spec) => pool.run("quantizeLevels", [w, rows, spec], given(w)),
   };
 }
 
@@ -164,5 +169,6 @@ function inThread(kernels: Kernels): WeightKernels {
     },
     transpose: async (x, rows, cols) => kernels.transpose(x, rows, cols),
     quantizeChannels: async (w, layout, spec) => kernels.quantizeChannels(w, layout, spec),
+    quantizeLevels: async (w, rows, spec) => kernels.quantizeLevels(w, rows, spec),
   };
 }

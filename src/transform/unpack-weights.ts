@@ -1,36 +1,44 @@
 /** Stores a weight in few bits in front of any operator, in operators that the engine folds into a dense float weight at load. */
-import type { DType } from "../base/dtype.ts";
-import { dtypeCode } from "../base/dtype.ts";
+import { type DType, dtypeBits, dtypeCode } from "../base/dtype.ts";
+import { type CodeBits, planesOf } from "../base/packed.ts";
 import { elementCount } from "../base/shape.ts";
 import { Builder } from "../ir/builder.ts";
 import type { Graph, Node, Value } from "../ir/graph.ts";
 import { Tensor } from "../ir/tensor.ts";
 
 /** Opsets from which `Cast` reads packed elements; the file needs the IR version beside it. */
-const PACKED_CAST = { 4: { opset: 21, ir: 10 }, 2: { opset: 25, ir: 13 } } as const;
+const PACKED_CAST: Readonly<Partial<Record<number, { readonly opset: number; readonly ir: number }>>> = {
+  4: { opset: 21, ir: 10 },
+  2: { opset: 25, ir: 13 },
+};
 
 /** True if packed elements of that width can be initializers of a model at this opset. */
-export function hasPackedType(bits: 2 | 3 | 4 | 8, opset: number): boolean {
-  return bits === 8 ? true : bits === 3 ? false : opset >= PACKED_CAST[bits].opset;
+export function hasPackedType(bits: number, opset: number): boolean {
+  return bits >= 8 || opset >= (PACKED_CAST[bits]?.opset ?? Number.POSITIVE_INFINITY);
 }
 
 /** IR version that a file with such initializers declares. */
-export function irVersionFor(bits: 2 | 3 | 4 | 8): number {
-  return bits === 8 || bits === 3 ? 4 : PACKED_CAST[bits].ir;
+export function irVersionFor(dtype: DType): number {
+  if (dtype.startsWith("float8")) return 9;
+  return PACKED_CAST[dtypeBits(dtype)]?.ir ?? 4;
 }
 
 export interface UnpackParts {
-  readonly bits: 2 | 3 | 4 | 8;
+  readonly bits: CodeBits | 16;
   /**
-   * uint8, uint4 or uint2 of `grouped` shape; or uint8 of shape (bytes) that hold 8/bits codes each, low bits first (of 3-bit
-   * codes the planes that `packCodes` makes).
+   * Elements of `grouped` shape that a Cast reads (uint8, uint4, uint2, int16, an 8- or 16-bit float); or of codes below 8 bits
+   * uint8 of shape (bytes) in the planes that `packCodes` makes.
    */
   readonly codes: Tensor;
   /** Shape in which scales broadcast. */
   readonly grouped: readonly number[];
-  /** float32 or float16. */
-  readonly scales: Tensor;
+  /** float32 or float16; undefined: 1. */
+  readonly scales: Tensor | undefined;
   readonly zeroPoints: Tensor | undefined;
+  /** float32 levels that the codes count; undefined: the codes are the levels, unsigned ones around their middle. */
+  readonly levels?: Tensor | undefined;
+  /** Name of levels that other weights use too. */
+  readonly levelsName?: string | undefined;
   /** Shape of the weight, before `transpose`. */
   readonly shape: readonly number[];
   /** Matrix transpose at the end. */
@@ -40,9 +48,9 @@ export interface UnpackParts {
 }
 
 /**
- * ŵ = (code − z)·s, as Cast → Sub → Mul → Reshape on constants: the engine computes it once at load. Codes of 2 and 4 bits
- * in a model whose opset has no packed types come as bytes that index a table of code pairs (quadruples); 3-bit codes always
- * come so, as the sum of a 2-bit and a 1-bit plane.
+ * ŵ = (code − z)·s as Cast → Sub → Mul → Reshape, or levels[code]·s as Cast → Gather → Mul → Reshape, on constants: the engine
+ * computes it once at load. Codes below 8 bits without a packed type at the model's opset come as bytes that index a table of
+ * the codes in each byte; those of 3, 5 and 6 bits always do, as the sum of two planes.
  * Nodes are inserted before `before` (or appended); returns the value that replaces the weight.
  */
 export function unpackWeight(
@@ -55,33 +63,31 @@ export function unpackWeight(
   const b = new Builder(graph, { prefix: `${name}.`, before });
   const cast = (value: Value, to: DType): Value =>
     b.op("Cast", [value], { attributes: { to: dtypeCode(to) }, name: "cast" });
-  const middle = 2 ** (parts.bits - 1);
   const codes = b.constant("codes", parts.codes);
-  let symmetricDone = false;
+  const unsigned = parts.codes.dtype.startsWith("uint");
+  // What a zero point or levels do not say: unsigned codes stand around their middle.
+  const middle = unsigned && !parts.zeroPoints && !parts.levels ? 2 ** (parts.bits - 1) : 0;
+  const number: DType = parts.levels ? "int32" : "float32";
   let value: Value;
-  if (parts.bits < 8 && parts.codes.dtype === "uint8") {
-    symmetricDone = true;
-    const elements = elementCount(parts.grouped);
-    const offset = parts.zeroPoints ? 0 : middle;
-    const plane = (bytes: Value, bits: 1 | 2 | 4, factor: number, minus: number): Value => {
-      const table = cast(codeTable(graph, bits, factor, minus), "float32");
-      const fields = b.op("Gather", [table, cast(bytes, "int32")], { name: "pairs" });
-      if (parts.bits !== 3 && (elements * bits) % 8 === 0) return fields;
-      return range(b, fields, [0, elements], opset, true);
-    };
-    if (parts.bits === 3) {
-      const border = Math.ceil(elements / 4);
-      const low = plane(range(b, codes, [0, border], opset), 2, 1, offset);
-      const high = plane(range(b, codes, [border, border + Math.ceil(elements / 8)], opset), 1, 4, 0);
-      value = b.op("Add", [low, high], { name: "planes" });
-    } else value = plane(codes, parts.bits as 2 | 4, 1, offset);
-    value = b.op("Reshape", [value, shapeConstant(graph, parts.grouped)], { name: "grouped" });
-  } else value = cast(codes, "float32");
+  if (parts.bits < 8 && parts.codes.dtype === "uint8")
+    value = planes(b, codes, { ...parts, bits: parts.bits as CodeBits, number, middle }, opset);
+  else {
+    value = cast(codes, number);
+    if (middle > 0) value = b.op("Sub", [value, scalarConstant(graph, middle)], { name: "sub" });
+  }
+  if (parts.levels) {
+    const levels =
+      parts.levelsName === undefined
+        ? b.constant("levels", parts.levels)
+        : sharedConstant(graph, parts.levelsName, parts.levels);
+    value = b.op("Gather", [levels, value], { name: "level" });
+  }
   if (parts.zeroPoints)
     value = b.op("Sub", [value, cast(b.constant("zero", parts.zeroPoints), "float32")], { name: "sub" });
-  else if (!symmetricDone) value = b.op("Sub", [value, scalarConstant(graph, middle)], { name: "sub" });
-  const scales = b.constant("scales", parts.scales);
-  value = b.op("Mul", [value, parts.scales.dtype === "float32" ? scales : cast(scales, "float32")], { name: "mul" });
+  if (parts.scales) {
+    const scales = b.constant("scales", parts.scales);
+    value = b.op("Mul", [value, parts.scales.dtype === "float32" ? scales : cast(scales, "float32")], { name: "mul" });
+  }
   if (parts.grouped.join() !== parts.shape.join())
     value = b.op("Reshape", [value, shapeConstant(graph, parts.shape)], { name: "shape" });
   if (parts.transpose) value = b.op("Transpose", [value], { attributes: { perm: [1, 0] }, name: "transpose" });
@@ -89,6 +95,39 @@ export function unpackWeight(
   value.dtype = parts.dtype;
   value.shape = parts.transpose ? parts.shape.toReversed() : parts.shape;
   return value;
+}
+
+/** Codes minus `middle` in `grouped` shape, out of the bytes of their planes. */
+function planes(
+  b: Builder,
+  bytes: Value,
+  parts: {
+    readonly bits: CodeBits;
+    readonly grouped: readonly number[];
+    readonly number: DType;
+    readonly middle: number;
+  },
+  opset: number,
+): Value {
+  const { graph } = b;
+  const elements = elementCount(parts.grouped);
+  const cast = (value: Value, to: DType): Value =>
+    b.op("Cast", [value], { attributes: { to: dtypeCode(to) }, name: "cast" });
+  const widths = planesOf(parts.bits) as readonly (1 | 2 | 4)[];
+  let sum: Value | undefined;
+  let [at, shift] = [0, 0];
+  for (const width of widths) {
+    const end = at + Math.ceil((elements * width) / 8);
+    const own = widths.length > 1 ? range(b, bytes, [at, end], opset) : bytes;
+    const table = cast(codeTable(graph, width, 2 ** shift, shift === 0 ? parts.middle : 0), parts.number);
+    const fields = b.op("Gather", [table, cast(own, "int32")], { name: "pairs" }); // (bytes, 8/width)
+    const whole = widths.length === 1 && (elements * width) % 8 === 0;
+    const plane = whole ? fields : range(b, fields, [0, elements], opset, true);
+    sum = sum ? b.op("Add", [sum, plane], { name: "planes" }) : plane;
+    at = end;
+    shift += width;
+  }
+  return b.op("Reshape", [sum, shapeConstant(graph, parts.grouped)], { name: "grouped" });
 }
 
 /** Elements [start, end), for example those before what a padded last byte adds; of the flat array if `flatten`. */
@@ -116,15 +155,15 @@ function codeTable(graph: Graph, bits: 1 | 2 | 4, factor: number, middle: number
       table[byte * perByte + i] = ((byte >> (bits * i)) & (2 ** bits - 1)) * factor - middle;
   return sharedConstant(
     graph,
-    `codes_uint${bits}${factor > 1 ? `_times_${factor}` : ""}${middle ? "_centered" : ""}`,
+    `codes_uint${bits}${factor > 1 ? `_times_${factor}` : ""}${middle === 0 ? "" : middle === 2 ** (bits - 1) ? "_centered" : `_minus_${middle}`}`,
     Tensor.of("int8", [256, perByte], table),
   );
 }
 
-/** Bytes of the table that a model without packed types needs once. */
-export function codeTableBytes(bits: 2 | 3 | 4 | 8, opset: number): number {
+/** Bytes of the tables that unpack codes of a width without a packed type, once in a model. */
+export function codeTableBytes(bits: CodeBits | 16, opset: number): number {
   if (hasPackedType(bits, opset)) return 0;
-  return bits === 3 ? 256 * 4 + 256 * 8 : (256 * 8) / bits;
+  return planesOf(bits as CodeBits).reduce<number>((bytes, width) => bytes + (256 * 8) / width, 0);
 }
 
 function shapeConstant(graph: Graph, shape: readonly number[]): Value {

@@ -53,7 +53,7 @@ describe("formats of single layers", () => {
   });
 
   it("refuse an unknown format and name all", () => {
-    expect(() => makeStep(quantizeWeights, { layers: { fc1: "int7" } })).toThrow(/int7.*int8, int4/);
+    expect(() => makeStep(quantizeWeights, { layers: { fc1: "int7" } })).toThrow(/int7.*int8, int6/);
   });
 });
 

@@ -113,7 +113,7 @@ describe("quantize-weights", () => {
           );
           const weights = (await tensor.data()) as Float32Array;
           const packed = await codes.codes.bytes();
-          const scales = toFloat32("float32", await codes.scales.bytes());
+          const scales = toFloat32("float32", (await codes.scales?.bytes()) as Uint8Array);
           const zeros = await codes.zeroPoints?.bytes();
           for (let i = 0; i < weights.length; i++) {
             const row = Math.floor(i / cols);

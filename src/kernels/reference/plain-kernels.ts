@@ -3,6 +3,7 @@ import { PareError } from "../../base/error.ts";
 import type { BlockQuantizer, BlockSpec, Kernels } from "../types.ts";
 import { dequantizeBlocks, quantizeBlocks, quantizeBlocksTransposed, transpose } from "./blocks.ts";
 import { dequantizeChannels, maxAbsPerChannel, quantizeChannels, summarizeChannels } from "./channels.ts";
+import { quantizeLevels } from "./levels.ts";
 import { fromBfloat16, fromFloat16, toBfloat16, toFloat16 } from "./convert.ts";
 import { applyMask, countMagnitudes, groupMask, magnitudeMask } from "./prune.ts";
 import { compare, countNonZero, histogram, histogramAbs, summarize } from "./reduce.ts";
@@ -16,6 +17,7 @@ export const plainKernels: Kernels = {
   dequantizeBlocks,
   quantizeChannels,
   dequantizeChannels,
+  quantizeLevels,
   toFloat16,
   toBfloat16,
   fromFloat16,

@@ -62,7 +62,9 @@ const CONVERTED_OPSET = 18;
 const GRAM_BYTES = 1 << 30;
 
 /** Why a weight's codes cannot be chosen this way; undefined if they can. */
-export function whyNotSolved({ site, plan }: SolverSite, method: SolverMethod): string | undefined {
+export function whyNotSolved({ site, plan, options }: SolverSite, method: SolverMethod): string | undefined {
+  const { format } = options;
+  if (format.kind !== "int" || format.bits === 16) return `${format.name} is not a grid of few integers`;
   const shape = matricesOf(site, plan);
   if (shape.k % groupOf(site, plan) !== 0 && plan.kind !== "packed") return "neighbouring outputs share its scales";
   if (method === "hqq") return undefined;
@@ -125,7 +127,8 @@ function groupOf({ tensor }: WeightSite, plan: Plan): number {
 }
 
 function specFor({ site, plan, options }: SolverSite): GridSpec {
-  const { bits, symmetric, scale } = options;
+  const { symmetric, scale, format } = options;
+  const { bits } = format;
   const half = plan.kind === "dequantize" || (plan.kind === "packed" && site.tensor.dtype === "float16");
   const scaleType = half ? (site.tensor.dtype === "float16" ? "float16" : "float32") : options.scaleType;
   const rule = plan.kind === "packed" ? "blocks" : "rows";

@@ -1,8 +1,9 @@
 /** Weights as DequantizeLinear of packed integers: the standard form, which the engine unpacks at every run. */
 import { type DType, bytesOf } from "../../base/dtype.ts";
-import { packCodes } from "../../base/packed.ts";
+import { type CodeBits, packCodes } from "../../base/packed.ts";
 import { toFloat32 } from "../../base/to-float32.ts";
 import { Builder } from "../../ir/builder.ts";
+import type { Tensor } from "../../ir/tensor.ts";
 import type { Model } from "../../ir/model.ts";
 import type { ChannelQuantized, Kernels } from "../../kernels/types.ts";
 import { SharedParts } from "../../transform/shared-source.ts";
@@ -54,11 +55,11 @@ export function applyDequantize(
       const zeros = Uint8Array.from(
         plan.transpose ? transposed(result.zeroPoints, channels, groups) : result.zeroPoints,
       );
-      const pack = (list: Uint8Array): Uint8Array => packCodes(list, bits);
+      const pack = (list: Uint8Array): Uint8Array => packCodes(list, bits as CodeBits);
       return [pack(inOrder), scaleBytes(kernels, scales, options.scaleType), ...(symmetric ? [] : [pack(zeros)])];
     },
   );
-  const [codes, scales, zeroPoints] = parts.tensors as [Codes["codes"], Codes["scales"], Codes["zeroPoints"]];
+  const [codes, scales, zeroPoints] = parts.tensors as [Tensor, Tensor, Tensor | undefined];
   const b = new Builder(graph, { prefix: `${value.name}.`, before: graph.nodes[0] });
   const inputs = [
     b.constant("codes", codes),
@@ -73,7 +74,7 @@ export function applyDequantize(
   dense.dtype = tensor.dtype;
   dense.shape = shape;
   value.replaceUses(dense);
-  model.irVersion = Math.max(model.irVersion, irVersionFor(bits));
+  model.irVersion = Math.max(model.irVersion, irVersionFor(type));
   return { codes, scales, zeroPoints, error, keep: () => parts.keep() };
 }
 

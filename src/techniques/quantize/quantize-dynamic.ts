@@ -24,6 +24,7 @@ import { prepareConstants } from "../prepare.ts";
 import { choices } from "../search-range.ts";
 import { type TechniqueFunction, defineTechnique } from "../technique.ts";
 import { applyIntegerProduct, reasonAgainstInteger } from "./integer-product.ts";
+import { formatNamed } from "./formats.ts";
 import { type PlanOptions, applyPlan, bytesOfPlan, planOf } from "./weight-forms.ts";
 
 /** Bytes that the extra nodes and names of one weight take in the file. */
@@ -48,7 +49,7 @@ const options = z.object({
 });
 
 const REST: PlanOptions = {
-  bits: 8,
+  format: formatNamed("int8"),
   block: 32,
   symmetric: true,
   scale: "range",

@@ -1,27 +1,32 @@
 /**
- * Stores weights in 8, 4, 3 or 2 bits; activations stay in floating point.
+ * Stores weights in 1 to 16 bits, in 23 number formats; activations stay in floating point.
  *
- * Helps: file size, by 4, 8 or 16 for the weights; memory traffic of matrix products (language models at batch 1 run
- * several times faster); needs no data, and with some (or with text that a language model writes itself) loses less.
- * Hurts: accuracy at 4 and much more at 2 bits; convolutions and 3 bits gain size only, not speed.
+ * Helps: file size, in proportion to the bits, of every operator with weights (products, convolutions, tables, recurrent layers,
+ * attention); memory traffic of 8-, 4- and 2-bit matrix products (language models at batch 1 run several times faster); needs no
+ * data, and with some (or with text that a language model writes itself) loses less.
+ * Hurts: accuracy at 4 and much more at 2 bits; whatever is unpacked at load gains size only, neither speed nor memory.
  * Needs: nothing; gptq and awq want samples. `bits: 4` and less are best followed by a look at `compare`.
  * Cost: rtn, mse: one pass over the weights, tensor by tensor, in constant memory; a file of any size. gptq, awq: a pass of the
  * samples through the front of the model for each level of layers, one k × k matrix per layer input, k³/3 + n·k² operations
  * per layer (awq: about twenty times n·k²).
- * Maths: ŵ = (q − z)·s per block, q ∈ [0, 2^b). Round to nearest, range scales: s = (max − min)/(2^b − 1), or symmetric
+ * Maths: integers ŵ = (q − z)·s per block, q ∈ [0, 2^b). Round to nearest, range scales: s = (max − min)/(2^b − 1), or symmetric
  * s = peak/−2^(b−1), z = 2^(b−1). `mse` searches the clipping ratio that minimizes ‖ŵ − w‖² and refits s to the codes.
  * `hqq` takes the least Σ|ŵ − w|^0.7 instead. `gptq` rounds input by input and moves each error to the inputs that follow, by the
  * second moments XᵀX of the layer's inputs; `awq` multiplies weights of large inputs by s = m^α (m their root mean square) and
  * divides the inputs by it, in the normalization before the layer or by a Mul. Both clip scales by ‖X(Ŵ − W)‖².
- * 3-bit codes have no kernel: they are stored as a 2-bit and a 1-bit plane and unpacked to floats at load.
+ * Other formats: ŵ = level[q]·s. Ternary and binary with rtn: |w| > 0.7·mean|w|, s the mean beyond it; s = mean|w|. Powers of two
+ * 0, ±2^−i; additive ones are sums of two or three. Codebooks are the k-means optimum of each weight. 3-, 5- and 6-bit codes
+ * have no element type: they are stored as planes of 4, 2 and 1 bits and unpacked to floats at load.
  * `layers`, `ends` and `only` choose formats layer by layer.
  * Convolutions are rounded so that the errors of a kernel, and then of a channel, cancel: Σ(ŵ − w) ≈ 0 (SQuant).
  * Paper: Guo et al. 2022, SQuant (arXiv 2202.07471); Dettmers and Zettlemoyer 2023, "The case for 4-bit precision" (arXiv 2212.09720); Frantar et al. 2023, GPTQ
  * (arXiv 2210.17323); Lin et al. 2023, AWQ (arXiv 2306.00978); Badri and Shaji 2023, "Half-Quadratic Quantization of Large
- * Machine Learning Models".
+ * Machine Learning Models"; Li et al. 2016, Ternary Weight Networks (arXiv 1605.04711); Rastegari et al. 2016, XNOR-Net (arXiv
+ * 1603.05279); Li et al. 2020, Additive Powers-of-Two (arXiv 1909.13144); Dettmers et al. 2023, QLoRA (arXiv 2305.14314); Han et al.
+ * 2016, Deep Compression (arXiv 1510.00149).
  */
 import { z } from "zod";
-import { throwIfAborted } from "../../base/error.ts";
+import { PareError, throwIfAborted } from "../../base/error.ts";
 import { formatShape } from "../../base/shape.ts";
 import { loadKernels } from "../../kernels/kernels.ts";
 import type { Model } from "../../ir/model.ts";
@@ -35,10 +40,9 @@ import { choices, range } from "../search-range.ts";
 import { type TechniqueFunction, defineTechnique } from "../technique.ts";
 import { BALANCE_TEXT } from "./balanced.ts";
 import { type SolverSite, solveWeights, whyNotSolved } from "./calibrated-weights.ts";
-import type { WeightFormat } from "./formats.ts";
 import { endsOption, formatsOf, layersOption, onlyOption } from "./layer-formats.ts";
 import type { Solved } from "./solved-codes.ts";
-import type { Bits } from "./weight-codes.ts";
+import { type Bits, type NumberFormat, WEIGHT_FORMATS, type WeightFormat, formatNamed } from "./formats.ts";
 import { type Plan, type PlanOptions, applyPlan, bytesOfPlan, planOf } from "./weight-forms.ts";
 
 /** Bytes that the extra nodes and names of one weight take in the file: below this, nothing is won. */
@@ -50,23 +54,41 @@ const SEARCH_BYTES = 1e9;
 export const quantizeWeights: TechniqueFunction = defineTechnique({
   name: "quantize-weights",
   family: "quantize",
-  summary: "Store weights in 8, 4, 3 or 2 bits, block by block.",
+  summary: "Store weights in few bits: integers, small floats, powers of two, codebooks.",
   needs: [],
   options: z.object({
+    to: z
+      .enum(WEIGHT_FORMATS)
+      .exclude(["float"])
+      .optional()
+      .describe(
+        "number format: 16-bit and 8-bit floats, int16 to int2, ternary, binary, nf4, fp4, (additive) powers of two, codebooks learned from each weight; default: int of --bits",
+      )
+      .meta({ search: choices("int8", "int6", "int5", "int4", "int3", "int2", "nf4", "codebook16", "ternary") }),
     bits: z
-      .union([z.literal(8), z.literal(4), z.literal(3), z.literal(2)])
-      .default(4)
-      .describe("bits per weight (3: no kernel, unpacked at load)")
+      .union([z.literal(8), z.literal(6), z.literal(5), z.literal(4), z.literal(3), z.literal(2)])
+      .optional()
+      .describe("bits of an integer per weight, 4 by default (3, 5, 6: no kernel, unpacked at load)")
       .meta({ search: choices(8, 4, 3, 2) }),
     block: z
-      .union([z.literal(16), z.literal(32), z.literal(64), z.literal(128), z.literal(256)])
-      .default(32)
-      .describe("weights that share a scale, along the summed axis (8-bit convolutions: per output channel)")
+      .union([
+        z.literal(16),
+        z.literal(32),
+        z.literal(64),
+        z.literal(128),
+        z.literal(256),
+        z.literal("channel"),
+        z.literal("tensor"),
+      ])
+      .optional()
+      .describe(
+        "weights that share a scale, along the summed axis, or channel, or tensor; default: 32 (8-bit convolutions, 8-bit floats, int16, ternary, binary: channel; codebooks: tensor)",
+      )
       .meta({ search: choices(16, 32, 64, 128) }),
     symmetric: z
       .boolean()
       .default(false)
-      .describe("a scale and no zero point per block")
+      .describe("integers: a scale and no zero point per block")
       .meta({ search: choices(true, false) }),
     method: z
       .enum(["auto", "rtn", "mse", "hqq", "gptq", "awq", "awq-gptq"])
@@ -138,18 +160,27 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
     const keep = keepOf(options.keep, model, journal);
     const eager = new EagerBudget();
     const sites = weightSites(model);
-    const formatOf = formatsOf(options, model, sites, `int${options.bits}`, journal);
+    if (options.to !== undefined && options.bits !== undefined)
+      throw new PareError("bad-option", "Both a format and a number of bits", {
+        found: `to=${options.to}, bits=${options.bits}`,
+        help: "bits=N is short for to=intN: give one of them",
+      });
+    const all = options.to ?? (`int${options.bits ?? 4}` as const);
+    const formatOf = formatsOf(options, model, sites, all, journal);
     const scale = options.method === "rtn" || (options.method === "auto" && !isSmall(sites)) ? "range" : "mse";
-    const optionsFor = (format: Exclude<WeightFormat, "float">): PlanOptions => ({
-      bits: Number(format.slice(3)) as Bits,
-      block: options.block,
-      symmetric: options.symmetric,
-      scale,
-      scaleType: options.scales,
-      balance: options.balance,
-      form: options.form,
-      compute: options.compute,
-    });
+    const optionsFor = (name: Exclude<WeightFormat, "float">): PlanOptions => {
+      const format = formatNamed(name);
+      return {
+        format,
+        block: options.block ?? format.block,
+        symmetric: options.symmetric,
+        scale,
+        scaleType: options.scales,
+        balance: options.balance,
+        form: options.form,
+        compute: options.compute,
+      };
+    };
     const tables = tablesWorth(model, sites, (site) => {
       const { format } = formatOf(site);
       return format === "float" ? undefined : optionsFor(format);
@@ -216,10 +247,10 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
         );
         continue;
       }
-      if (chosen.kind === "folded" && !tables.has(plan.bits)) {
+      if (chosen.kind === "folded" && !tables.has(plan.format.bits)) {
         journal.skip(
           label,
-          `the table that unpacks ${plan.bits}-bit codes at opset ${model.opset} has ${codeTableBytes(plan.bits, model.opset)} bytes, more than is won`,
+          `the table that unpacks ${plan.format.bits}-bit codes at opset ${model.opset} has ${codeTableBytes(plan.format.bits, model.opset)} bytes, more than is won`,
         );
         continue;
       }
@@ -249,23 +280,30 @@ function tablesWorth(
     const plan = options && planOf(model, site, options);
     if (!options || typeof plan !== "object" || plan.kind !== "folded") continue;
     const saving = site.tensor.byteLength - bytesOfPlan(plan, site.tensor, options) - NODE_BYTES;
-    savings.set(options.bits, (savings.get(options.bits) ?? 0) + Math.max(0, saving));
+    const { bits } = options.format;
+    savings.set(bits, (savings.get(bits) ?? 0) + Math.max(0, saving));
   }
   return new Set(
     [...savings].filter(([bits, saving]) => saving > codeTableBytes(bits, model.opset)).map(([bits]) => bits),
   );
 }
 
-function describe(plan: Plan, options: PlanOptions): string {
-  const kind = options.symmetric ? "symmetric" : "asymmetric";
+function describe(plan: Plan, { format, symmetric, block }: PlanOptions): string {
+  const what = format.kind === "int" && format.bits < 16 ? `${format.bits} bits` : `${format.name}`;
+  const kind = format.kind !== "int" || format.bits === 16 ? "" : symmetric ? ", symmetric" : ", asymmetric";
   switch (plan.kind) {
     case "packed":
-      return `${options.bits} bits, block ${plan.block}, ${kind}, packed`;
+      return `${what}, block ${plan.block}${kind}, packed`;
     case "folded":
-      return `${options.bits} bits, ${plan.rows} scales, ${kind}, unpacked at load`;
+      return `${what}${scalesText(plan.rows, format)}${kind}, unpacked at load`;
     default:
-      return `${options.bits} bits, ${kind}, DequantizeLinear${plan.group === options.block ? ` block ${plan.group}` : " per channel"}`;
+      return `${what}${kind}, DequantizeLinear${plan.group === block ? ` block ${plan.group}` : " per channel"}`;
   }
+}
+
+function scalesText(rows: number, format: NumberFormat): string {
+  if (format.kind === "half" || (format.kind === "codebook" && rows === 1)) return "";
+  return rows === 1 ? ", 1 scale" : `, ${rows} scales`;
 }
 
 function isSmall(sites: readonly WeightSite[]): boolean {

@@ -1,9 +1,9 @@
 /** Codes that a solver has chosen, in the layouts in which a model stores them. */
 import type { DType } from "../../base/dtype.ts";
-import { packBits, packCodes } from "../../base/packed.ts";
+import { type CodeBits, packBits, packCodes } from "../../base/packed.ts";
 import { Tensor } from "../../ir/tensor.ts";
 import type { Kernels } from "../../kernels/types.ts";
-import { type Bits, type Codes, type CodesOptions, scaleBytes } from "./weight-codes.ts";
+import { type Codes, type CodesOptions, type RowLayout, scaleBytes } from "./weight-codes.ts";
 
 /** A weight in low precision, output by output. */
 export interface Solved {
@@ -26,7 +26,7 @@ export function solvedBlocks(
   layout: { readonly codesShape: readonly number[]; readonly codesType: DType },
 ): Codes {
   const { rows, cols, group } = solved;
-  const bits = options.bits as Exclude<Bits, 3>;
+  const bits = options.bits as 2 | 4 | 8; // what packed kernels have
   const blocks = Math.ceil(cols / group);
   const padded = new Uint8Array(rows * blocks * group);
   for (let row = 0; row < rows; row++) {
@@ -48,20 +48,12 @@ export function solvedBlocks(
 }
 
 /** One scale per group, codes packed without padding. */
-export function solvedRows(
-  kernels: Kernels,
-  solved: Solved,
-  options: CodesOptions,
-  layout: {
-    readonly codesShape: readonly number[];
-    readonly codesType: DType;
-    readonly scalesShape: readonly number[];
-  },
-): Codes {
+export function solvedRows(kernels: Kernels, solved: Solved, options: CodesOptions, layout: RowLayout): Codes {
+  const scalesShape = layout.scalesShape ?? [];
   return {
-    ...shared(kernels, solved, options, layout.scalesShape),
-    codes: Tensor.of(layout.codesType, layout.codesShape, packCodes(solved.codes, options.bits)),
-    zeroPoints: options.symmetric ? undefined : Tensor.of("uint8", layout.scalesShape, solved.zeroPoints),
+    ...shared(kernels, solved, options, scalesShape),
+    codes: Tensor.of(layout.codesType, layout.codesShape, packCodes(solved.codes, options.bits as CodeBits)),
+    zeroPoints: options.symmetric ? undefined : Tensor.of("uint8", scalesShape, solved.zeroPoints),
   };
 }
 

@@ -1,14 +1,13 @@
 /** Quantizes one stored weight into codes, scales and zero points as lazy tensors, streaming through the kernels. */
 import { type DType, byteLengthOf, bytesOf } from "../../base/dtype.ts";
 import type { FileRange } from "../../base/file-range.ts";
-import { packCodes } from "../../base/packed.ts";
+import { type CodeBits, packCodes } from "../../base/packed.ts";
 import { toFloat32 } from "../../base/to-float32.ts";
 import { Tensor } from "../../ir/tensor.ts";
 import type { BlockQuantized, BlockSpec, ChannelSpec, ErrorSums, Kernels } from "../../kernels/types.ts";
 import { SharedParts } from "../../transform/shared-source.ts";
+import type { Bits } from "./formats.ts";
 import { type RowQuantizer, computeWeight, giveBackBuffer, takeBuffer } from "../kernel-host.ts";
-
-export type Bits = 2 | 3 | 4 | 8;
 
 export interface CodesOptions {
   readonly bits: Bits;
@@ -23,9 +22,12 @@ export interface CodesOptions {
 /** A weight in low precision: ŵ = (code − z)·s. */
 export interface Codes {
   readonly codes: Tensor;
-  readonly scales: Tensor;
-  /** Undefined when every zero point is 2^(bits−1). */
+  /** Undefined: 1. */
+  readonly scales: Tensor | undefined;
+  /** Undefined when every zero point is the middle code, or the codes have none. */
   readonly zeroPoints: Tensor | undefined;
+  /** What the codes count, where it was learned with them: ŵ = levels[code]·s. */
+  readonly levels?: Tensor | undefined;
   /** Error of the weight, filled in once it has been computed. */
   readonly error: { value: number | undefined };
   /** Computes now and keeps the result in memory. */
@@ -90,21 +92,26 @@ export function blockCodes(
   return { ...named(parts), error, keep: () => parts.keep() };
 }
 
-/** One scale per row of a (rows, cols) matrix, any number of columns; codes are packed without padding. */
+/** Codes and scales of rows, as they shall be stored. */
+export interface RowLayout {
+  readonly codesShape: readonly number[];
+  readonly codesType: DType;
+  /** Undefined: one scale of 1, which is not stored. */
+  readonly scalesShape: readonly number[] | undefined;
+  /** Stored (rows, cols) of a matrix that is transposed first. */
+  readonly transpose: readonly [number, number] | undefined;
+}
+
+/** Integer codes with one scale per row of a (rows, cols) matrix, any number of columns; codes are packed without padding. */
 export function rowCodes(
   kernels: Kernels,
   tensor: Tensor,
   rows: number,
   options: CodesOptions,
-  layout: {
-    readonly codesShape: readonly number[];
-    readonly codesType: DType;
-    readonly scalesShape: readonly number[];
-    /** Stored (rows, cols) of a matrix that is transposed first. */
-    readonly transpose: readonly [number, number] | undefined;
-  },
+  layout: RowLayout,
 ): Codes {
   const { bits, symmetric } = options;
+  const scalesShape = layout.scalesShape ?? [];
   const spec: ChannelSpec = {
     low: 0,
     high: 2 ** bits - 1,
@@ -117,8 +124,8 @@ export function rowCodes(
   const parts = new SharedParts(
     [
       { dtype: layout.codesType, shape: layout.codesShape },
-      { dtype: options.scaleType, shape: layout.scalesShape },
-      ...(symmetric ? [] : [{ dtype: "uint8", shape: layout.scalesShape } as const]),
+      { dtype: options.scaleType, shape: scalesShape },
+      ...(symmetric ? [] : [{ dtype: "uint8", shape: scalesShape } as const]),
     ],
     async (signal) => {
       const memoryBytes = tensor.elements * 4 * (layout.transpose ? 2 : 1) + tensor.elements;
@@ -128,7 +135,7 @@ export function rowCodes(
         return host.quantizeChannels(weights, { outer: 1, channels: rows, inner: tensor.elements / rows }, spec);
       });
       error.value = relativeError(result);
-      const codes = packCodes(bytesOf(result.codes), bits);
+      const codes = packCodes(bytesOf(result.codes), bits as CodeBits);
       const zeroPoints = symmetric ? [] : [Uint8Array.from(result.zeroPoints)];
       return [codes, scaleBytes(kernels, result.scales, options.scaleType), ...zeroPoints];
     },
@@ -199,7 +206,7 @@ async function pushRows(
 }
 
 /** The elements in an array that may be given away. */
-async function ownFloats(tensor: Tensor): Promise<Float32Array> {
+export async function ownFloats(tensor: Tensor): Promise<Float32Array> {
   if (tensor.dtype !== "float32") return toFloat32(tensor.dtype, await tensor.bytes());
   const floats = new Float32Array(tensor.elements);
   if (tensor.source.readInto) await tensor.source.readInto(new Uint8Array(floats.buffer), 0);
@@ -208,7 +215,7 @@ async function ownFloats(tensor: Tensor): Promise<Float32Array> {
 }
 
 /** ‖ŵ − w‖ / ‖w‖. */
-export function relativeError(sums: ErrorSums): number {
+export function relativeError(sums: Pick<ErrorSums, "squaredError" | "squaredNorm">): number {
   return sums.squaredNorm > 0 ? Math.sqrt(sums.squaredError / sums.squaredNorm) : 0;
 }
 

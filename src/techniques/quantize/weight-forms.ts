@@ -1,6 +1,6 @@
 /** The forms a low-precision weight can take in the graph, and the rewriting of its operators into each. */
 import { type DType, bytesOf } from "../../base/dtype.ts";
-import { packedBytes } from "../../base/packed.ts";
+import { type CodeBits, packedBytes } from "../../base/packed.ts";
 import { Builder } from "../../ir/builder.ts";
 import type { Attribute } from "../../ir/attribute.ts";
 import { float } from "../../ir/attribute.ts";
@@ -14,7 +14,9 @@ import { applyDequantize } from "./dequantize-form.ts";
 import { hasPackedType, irVersionFor, sharedConstant, unpackWeight } from "../../transform/unpack-weights.ts";
 import type { WeightSite, WeightUse } from "../../transform/weight-sites.ts";
 import { type Solved, solvedBlocks, solvedRows } from "./solved-codes.ts";
-import { type Codes, type CodesOptions, blockCodes, rowCodes } from "./weight-codes.ts";
+import type { Granularity, NumberFormat } from "./formats.ts";
+import { halfCodes, levelCodes, wideCodes } from "./level-codes.ts";
+import { type Codes, type CodesOptions, type RowLayout, blockCodes, rowCodes } from "./weight-codes.ts";
 
 /** The smallest block that ONNX Runtime's kernels take. */
 const SMALLEST_BLOCK = 16;
@@ -30,40 +32,53 @@ export type Plan =
   /** DequantizeLinear, with a scale per `group` elements of each of the rows (of the transpose). */
   | { readonly kind: "dequantize"; readonly transpose: boolean; readonly group: number };
 
-export interface PlanOptions extends Omit<CodesOptions, "balance"> {
+export interface PlanOptions extends Omit<CodesOptions, "balance" | "bits"> {
+  readonly format: NumberFormat;
   /** Round convolutions so that errors cancel. */
   readonly balance: boolean;
-  readonly block: number;
+  readonly block: Granularity;
   readonly form: "auto" | "folded" | "dequantize";
   readonly compute: "int8" | "fp32";
+  /** What a squared error of the weights of each input costs, for learned levels; default: all the same. */
+  readonly importance?: ((site: WeightSite) => Float32Array | undefined) | undefined;
 }
 
 /** How the weight would be stored, or why it cannot be. */
 export function planOf(model: Model, site: WeightSite, options: PlanOptions): Plan | string {
   const { tensor, uses, otherUses } = site;
+  const { format, block } = options;
   const shape = tensor.shape;
+  const least = leastOpset(format);
+  if (model.opset < least) return `${format.name} needs opset ${least}, the model has ${model.opset}`;
   if (options.form === "dequantize") return planDequantize(model, site, options);
   const packable =
     options.form === "auto" &&
-    options.bits !== 3 && // there is no kernel
+    format.kind === "int" &&
+    [2, 4, 8].includes(format.bits) && // what there are kernels for
+    typeof block === "number" &&
     otherUses.length === 0 &&
     ["float32", "float16"].includes(tensor.dtype) &&
     shape.length === 2 &&
     // Without int8 arithmetic only 4-bit products have a kernel; the others would unpack at every run.
-    (options.compute === "int8" || options.bits === 4 || uses.every((use) => use.spec.traits?.lookup)) &&
+    (options.compute === "int8" || format.bits === 4 || uses.every((use) => use.spec.traits?.lookup)) &&
     uses.every((use) => isPackable(model, use));
   if (packable) {
     const orientations = new Set(uses.map((use) => isStoredByColumns(use)));
     const transpose = orientations.has(true);
     const length = (transpose ? shape[0] : shape[1]) ?? 1;
-    const block = blockFor(
-      options.block,
+    const fitting = blockFor(
+      block,
       length,
       uses.some((use) => use.spec.traits?.lookup),
     );
-    if (orientations.size === 1 && block !== undefined) return { kind: "packed", transpose, block };
+    if (orientations.size === 1 && fitting !== undefined) return { kind: "packed", transpose, block: fitting };
   }
   return { kind: "folded", ...rowsOf(site, options) };
+}
+
+/** Opset from which a Cast reads what is stored; formats of codes can come as bytes before. */
+function leastOpset(format: NumberFormat): number {
+  return format.kind === "half" && format.dtype === "bfloat16" ? 13 : 1;
 }
 
 function isPackable(model: Model, use: WeightUse): boolean {
@@ -94,18 +109,22 @@ function blockFor(wanted: number, length: number, divides: boolean): number | un
   return length % block === 0 ? block : undefined;
 }
 
-/** Rows of scales for a dense weight: per output channel, and below 8 bits per group of about `block` elements of it. */
-function rowsOf(site: WeightSite, options: PlanOptions): { transpose: boolean; rows: number } {
+/** Rows of scales for a dense weight: one, one per output channel, or one per group of about `block` elements of it. */
+function rowsOf(site: WeightSite, { format, block }: PlanOptions): { transpose: boolean; rows: number } {
   const { shape, elements } = site.tensor;
   const use = site.uses[0] as WeightUse;
   const kind = use.spec.traits?.linear;
+  if (format.kind === "half") return { transpose: false, rows: 1 };
   const transpose = shape.length === 2 && isStoredByColumns(use) && kind !== "conv";
+  if (block === "tensor") return { transpose, rows: 1 };
   const spatial = kind === "conv" || kind === "conv-transpose";
   const channels = transpose ? (shape[1] ?? 1) : spatial ? (shape[0] ?? 1) : elements / (shape.at(-1) ?? 1);
+  if (block === "channel") return { transpose, rows: channels };
   const length = elements / channels;
   // A scale for every few elements would cost more than it saves: neighbouring short rows share one.
-  if (length < SHORTEST_ROW) return { transpose, rows: elements / groupFor(options.block, elements) };
-  return { transpose, rows: options.bits === 8 ? channels : channels * (length / groupFor(options.block, length)) };
+  if (length < SHORTEST_ROW) return { transpose, rows: elements / groupFor(block, elements) };
+  const perChannel = format.kind === "int" && format.bits === 8;
+  return { transpose, rows: perChannel ? channels : channels * (length / groupFor(block, length)) };
 }
 
 /** The divisor of `length` nearest to `block` within a factor of two, or the whole row. */
@@ -118,33 +137,48 @@ function groupFor(block: number, length: number): number {
 
 /** Blocks along the summed axis where the opset knows them and they divide it, else a scale per channel. */
 function planDequantize(model: Model, site: WeightSite, options: PlanOptions): Plan | string {
-  if (options.bits === 3) return "DequantizeLinear has no 3-bit elements; use form=auto";
-  const needed = options.bits === 8 ? 13 : options.bits === 4 ? 21 : 25;
+  const { format, block } = options;
+  if (format.kind !== "int" || ![2, 4, 8].includes(format.bits))
+    return `no form=dequantize for ${format.name}; use form=auto`;
+  const needed = format.bits === 8 ? 13 : format.bits === 4 ? 21 : 25;
   if (model.opset < needed)
-    return `DequantizeLinear on ${options.bits}-bit weights needs opset ${needed}, the model has ${model.opset}; convert it or use form=auto`;
+    return `DequantizeLinear on ${format.bits}-bit weights needs opset ${needed}, the model has ${model.opset}; convert it or use form=auto`;
+  if (block === "tensor") return "form=dequantize has a scale per channel or block";
   const { transpose } = rowsOf(site, options);
   const shape = transpose ? site.tensor.shape.toReversed() : site.tensor.shape;
   const length = site.tensor.elements / (shape[0] ?? 1);
-  const blocked = shape.length === 2 && model.opset >= 21 && options.bits < 8 && length % options.block === 0;
-  return { kind: "dequantize", transpose, group: blocked ? options.block : length };
+  const blocked =
+    shape.length === 2 && model.opset >= 21 && format.bits < 8 && block !== "channel" && length % block === 0;
+  return { kind: "dequantize", transpose, group: blocked ? block : length };
 }
 
-/** Bytes of codes, scales and zero points. */
+/** Bytes of codes, scales, zero points and learned levels. */
 export function bytesOfPlan(plan: Plan, tensor: Tensor, options: PlanOptions): number {
-  const { bits, symmetric } = options;
+  const { format } = options;
+  const { bits } = format;
+  const zeros = format.kind === "int" && !options.symmetric && bits < 16;
   const scaleBytes = scaleTypeOf(plan, tensor, options) === "float16" ? 2 : 4;
   if (plan.kind === "dequantize")
-    return Math.ceil((tensor.elements * bits) / 8) + (tensor.elements / plan.group) * (4 + (symmetric ? 0 : bits / 8));
-  if (plan.kind === "folded")
-    return packedBytes(tensor.elements, bits) + plan.rows * (scaleBytes + (symmetric ? 0 : 1));
+    return Math.ceil((tensor.elements * bits) / 8) + (tensor.elements / plan.group) * (4 + (zeros ? bits / 8 : 0));
+  if (plan.kind === "folded") {
+    const codes = bits === 16 ? 2 * tensor.elements : packedBytes(tensor.elements, bits);
+    const levels = format.kind === "codebook" ? 4 * format.entries : 0;
+    return codes + levels + (hasScales(plan, format) ? plan.rows * (scaleBytes + (zeros ? 1 : 0)) : 0);
+  }
   const [rows = 1, cols = 1] = plan.transpose ? tensor.shape.toReversed() : tensor.shape;
   const blocks = Math.ceil(cols / plan.block);
-  return rows * (blocks * ((plan.block * bits) / 8 + scaleBytes) + (symmetric ? 0 : Math.ceil((blocks * bits) / 8)));
+  return rows * (blocks * ((plan.block * bits) / 8 + scaleBytes) + (zeros ? Math.ceil((blocks * bits) / 8) : 0));
 }
 
-function scaleTypeOf(plan: Plan, tensor: Tensor, options: PlanOptions): "float32" | "float16" {
+/** A codebook for the whole weight holds its scale itself. */
+function hasScales(plan: Extract<Plan, { kind: "folded" }>, format: NumberFormat): boolean {
+  return format.kind !== "half" && !(format.kind === "codebook" && plan.rows === 1);
+}
+
+function scaleTypeOf(plan: Plan, tensor: Tensor, { format, scaleType }: PlanOptions): "float32" | "float16" {
   if (plan.kind === "dequantize") return tensor.dtype === "float16" ? "float16" : "float32";
-  return plan.kind === "packed" && tensor.dtype === "float16" ? "float16" : options.scaleType;
+  if (format.bits === 16) return "float32"; // of int16, steps are finer than a half's
+  return plan.kind === "packed" && tensor.dtype === "float16" ? "float16" : scaleType;
 }
 
 /**
@@ -161,6 +195,7 @@ export function applyPlan(
 ): Codes {
   const codesOptions = {
     ...options,
+    bits: options.format.bits,
     scaleType: scaleTypeOf(plan, site.tensor, options),
     balance: balanceFor(site, plan, options),
   };
@@ -171,7 +206,7 @@ export function applyPlan(
 }
 
 function balanceFor(site: WeightSite, plan: Plan, options: PlanOptions): number | undefined {
-  if (!options.balance || plan.kind === "packed") return undefined;
+  if (!options.balance || plan.kind === "packed" || options.format.kind !== "int") return undefined;
   const { shape, elements } = site.tensor;
   return balanceOf(site.uses[0]?.spec.traits, shape, plan.kind === "folded" ? elements / plan.rows : plan.group);
 }
@@ -181,35 +216,84 @@ function applyFolded(
   kernels: Kernels,
   site: WeightSite,
   plan: Extract<Plan, { kind: "folded" }>,
-  options: CodesOptions,
+  options: CodesOptions & Pick<PlanOptions, "format" | "importance">,
   solved: Solved | undefined,
 ): Codes {
   const { tensor, graph, value } = site;
-  const { bits } = options;
-  const packed = hasPackedType(bits, model.opset);
+  const { format } = options;
+  const { bits } = format;
+  const native = format.kind === "levels" ? format.levels.native : undefined;
+  const isNative = native !== undefined && model.opset >= native.opset;
+  const codesType = isNative ? native.dtype : codesTypeOf(format, model.opset);
   const shape = plan.transpose ? tensor.shape.toReversed() : tensor.shape;
-  const perChannel = plan.rows === shape[0];
+  const perChannel = plan.rows === shape[0] || plan.rows === 1;
   const grouped = perChannel ? shape : [plan.rows, tensor.elements / plan.rows];
-  const scalesShape = [plan.rows, ...grouped.slice(1).map(() => 1)];
-  const layout = {
-    codesShape: packed || bits === 8 ? grouped : [packedBytes(tensor.elements, bits)],
-    codesType: (!packed || bits === 8 ? "uint8" : bits === 4 ? "uint4" : "uint2") as DType,
-    scalesShape,
+  const layout: RowLayout = {
+    codesShape:
+      bits >= 8 || hasPackedType(bits, model.opset) ? grouped : [packedBytes(tensor.elements, bits as CodeBits)],
+    codesType,
+    scalesShape: hasScales(plan, format) ? [plan.rows, ...grouped.slice(1).map(() => 1)] : undefined,
     transpose: plan.transpose ? ([tensor.shape[0] ?? 1, tensor.shape[1] ?? 1] as const) : undefined,
   };
-  const codes = solved
-    ? solvedRows(kernels, solved, options, layout)
-    : rowCodes(kernels, tensor, plan.rows, options, layout);
+  const codes = foldedCodes(kernels, site, plan.rows, options, layout, solved);
+  const table = format.kind === "levels" && !isNative ? levelTable(format) : undefined;
   const dense = unpackWeight(
     graph,
     model.opset,
-    { ...codes, bits, grouped, shape, transpose: plan.transpose, dtype: tensor.dtype },
+    {
+      ...codes,
+      levels: table ?? codes.levels,
+      levelsName: table && `levels_${format.name}`,
+      bits,
+      grouped,
+      shape,
+      transpose: plan.transpose,
+      dtype: tensor.dtype,
+    },
     value.name,
     graph.nodes[0],
   );
   value.replaceUses(dense);
-  if (packed) model.irVersion = Math.max(model.irVersion, irVersionFor(bits));
+  model.irVersion = Math.max(model.irVersion, irVersionFor(codesType));
   return codes;
+}
+
+function foldedCodes(
+  kernels: Kernels,
+  site: WeightSite,
+  rows: number,
+  options: CodesOptions & Pick<PlanOptions, "format" | "importance">,
+  layout: RowLayout,
+  solved: Solved | undefined,
+): Codes {
+  const { tensor } = site;
+  const { format } = options;
+  switch (format.kind) {
+    case "half":
+      return halfCodes(kernels, tensor, format.dtype);
+    case "levels":
+    case "codebook":
+      return levelCodes(kernels, tensor, rows, { ...options, format }, layout, options.importance?.(site));
+    default:
+      if (format.bits === 16) return wideCodes(kernels, tensor, rows, layout);
+      return solved ? solvedRows(kernels, solved, options, layout) : rowCodes(kernels, tensor, rows, options, layout);
+  }
+}
+
+/** Element type of codes: packed where the opset has it, else bytes. */
+function codesTypeOf(format: NumberFormat, opset: number): DType {
+  if (format.kind === "half") return format.dtype;
+  if (format.bits === 16) return "int16";
+  return format.bits < 8 && hasPackedType(format.bits, opset) ? (`uint${format.bits}` as DType) : "uint8";
+}
+
+/** Levels in the order of their stored codes. */
+function levelTable({ levels }: Extract<NumberFormat, { kind: "levels" }>): Tensor {
+  const { values, stored } = levels;
+  if (!stored) return Tensor.float32([values.length], values);
+  const table = new Float32Array(256);
+  for (const [i, code] of stored.entries()) table[code] = values[i] as number;
+  return Tensor.float32([256], table);
 }
 
 function applyPacked(
@@ -238,7 +322,7 @@ function applyPacked(
     : blockCodes(kernels, tensor, { rows: storedRows, cols: storedCols, transpose }, block, options, layout);
   const stem = value.name;
   const packed = graph.addInitializer(`${stem}.codes`, codes.codes);
-  const scales = graph.addInitializer(`${stem}.scales`, codes.scales);
+  const scales = graph.addInitializer(`${stem}.scales`, codes.scales as Tensor);
   const zeros = codes.zeroPoints && graph.addInitializer(`${stem}.zero`, codes.zeroPoints);
   const widened = widenScales(site, scales, options);
   for (const use of uses) {

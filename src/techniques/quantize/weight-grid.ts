@@ -1,7 +1,7 @@
 /** Grids of a weight matrix that is stored input by input: scales and zero points of each output's groups, and rounding to them. */
 import { unpackUnsigned } from "../../base/packed.ts";
 import type { Kernels } from "../../kernels/types.ts";
-import type { Bits } from "./weight-codes.ts";
+import type { Bits } from "./formats.ts";
 
 /** A matrix with one row for each input: (k, n), as `MatMul` stores its weight. */
 export interface Weights {
@@ -45,7 +45,7 @@ export function topOf(bits: Bits): number {
 export function gridOf(kernels: Kernels, { k, n, data }: Weights, spec: GridSpec): Grid {
   const { bits, group, symmetric, scale, scaleType } = spec;
   const groups = Math.ceil(k / group);
-  if (spec.rule === "blocks" && bits !== 3) {
+  if (spec.rule === "blocks" && (bits === 2 || bits === 4 || bits === 8)) {
     const q = kernels.quantizeBlocksTransposed(data, k, n, { bits, block: group, symmetric, scale, scaleType });
     const zeros = new Float32Array(n * groups).fill(2 ** (bits - 1));
     const rowBytes = (q.zeroPoints?.length ?? 0) / n;
