@@ -3,6 +3,7 @@ import { distill } from "./techniques/distill/distill.ts";
 import { pruneChannels } from "./techniques/prune/prune-channels.ts";
 import { pruneWeights } from "./techniques/prune/prune-weights.ts";
 import { cast } from "./techniques/quantize/cast.ts";
+import { equalize } from "./techniques/quantize/equalize.ts";
 import { quantizeDynamic } from "./techniques/quantize/quantize-dynamic.ts";
 import { quantizeWeights } from "./techniques/quantize/quantize-weights.ts";
 import { quantize } from "./techniques/quantize/quantize.ts";
@@ -19,6 +20,7 @@ export const TECHNIQUES: ReadonlyMap<string, Technique> = new Map(
     cast,
     quantizeWeights,
     quantizeDynamic,
+    equalize,
     quantize,
     pruneWeights,
     pruneChannels,

@@ -1,5 +1,5 @@
 /** Activation functions: elementwise ones, parametric ones, and the softmax family. */
-import type { Axes, Infer, OpSpec } from "./spec.ts";
+import type { Axes, Infer, OpSpec, Traits } from "./spec.ts";
 import { SAME_AXES, broadcastAxes, names } from "./axes.ts";
 import {
   celuGrad,
@@ -23,14 +23,14 @@ import {
 import { logSoftmaxGrad, softmaxGrad } from "./gradients/softmax.ts";
 import { differentiable, type OpTable, normalizeAxis, perOutput, sameAsInput, shapeOf } from "./helpers.ts";
 
-function activationOf(since: number, flops: number, quantizable = false): OpSpec {
+function activationOf(since: number, flops: number, traits: Traits = {}): OpSpec {
   return {
     since,
     infer: sameAsInput(),
     cost: perOutput(flops),
     axes: SAME_AXES,
     grad: "none",
-    traits: quantizable ? { elementwise: true, quantizable } : { elementwise: true },
+    traits: { elementwise: true, ...traits },
   };
 }
 
@@ -73,18 +73,18 @@ const prelu: OpSpec = {
     return [{ input: 1, role: "scale", channelAxis: long.length === 1 ? long[0] : undefined }];
   },
   grad: preluGrad,
-  traits: { elementwise: true },
+  traits: { elementwise: true, homogeneous: true },
 };
 
 export const activation: OpTable = {
-  Relu: { ...activationOf(6, 1, true), grad: reluGrad },
-  LeakyRelu: { ...activationOf(6, 2, true), grad: leakyReluGrad },
+  Relu: { ...activationOf(6, 1, { quantizable: true, homogeneous: true }), grad: reluGrad },
+  LeakyRelu: { ...activationOf(6, 2, { quantizable: true, homogeneous: true }), grad: leakyReluGrad },
   PRelu: prelu,
   Elu: { ...activationOf(6, 3), grad: eluGrad },
   Selu: { ...activationOf(6, 4), grad: seluGrad },
   Celu: { ...activationOf(12, 4), grad: celuGrad },
   ThresholdedRelu: { ...activationOf(10, 1), grad: thresholdedReluGrad },
-  Sigmoid: { ...activationOf(6, 3, true), grad: sigmoidGrad },
+  Sigmoid: { ...activationOf(6, 3, { quantizable: true }), grad: sigmoidGrad },
   HardSigmoid: { ...activationOf(6, 4), grad: hardSigmoidGrad },
   HardSwish: { ...activationOf(14, 5), grad: hardSwishGrad },
   Tanh: { ...activationOf(6, 1), grad: tanhGrad },

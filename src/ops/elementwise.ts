@@ -49,7 +49,7 @@ import {
   shapeOf,
   withContents,
 } from "./helpers.ts";
-import type { Infer, OpSpec, ValueType, Weight, Weights } from "./spec.ts";
+import type { Infer, OpSpec, Traits, ValueType, Weight, Weights } from "./spec.ts";
 import { add, floorDivide, maximum, minimum, multiply, signOf, subtract } from "./symbolic.ts";
 
 /** Arithmetic on one pair of elements of the given dtype. */
@@ -212,14 +212,17 @@ const where: OpSpec = {
   traits: { elementwise: true, quantizable: true },
 };
 
+/** Traits of what follows a scale of all its operands. */
+const SUM: Traits = { elementwise: true, homogeneous: true };
+
 const test: OpSpec = { ...unary(), infer: sameShape("bool") };
 
 export const elementwise: OpTable = {
   Add: {
-    ...binary(7, add, { weights: operandWeights("bias"), traits: { elementwise: true, quantizable: true } }),
+    ...binary(7, add, { weights: operandWeights("bias"), traits: { ...SUM, quantizable: true } }),
     grad: addGrad,
   },
-  Sub: { ...binary(7, subtract, { weights: operandWeights("bias") }), grad: subGrad },
+  Sub: { ...binary(7, subtract, { weights: operandWeights("bias"), traits: SUM }), grad: subGrad },
   Mul: {
     ...binary(7, multiply, { weights: operandWeights("scale"), traits: { elementwise: true, quantizable: true } }),
     grad: mulGrad,
@@ -232,13 +235,13 @@ export const elementwise: OpTable = {
     }),
     grad: powGrad,
   },
-  Max: { ...binary(6, maximum), grad: extremumGrad },
-  Min: { ...binary(6, minimum), grad: extremumGrad },
-  Sum: { ...binary(6, add), grad: sumGrad },
-  Mean: { ...binary(6, undefined), grad: meanGrad },
+  Max: { ...binary(6, maximum, { traits: SUM }), grad: extremumGrad },
+  Min: { ...binary(6, minimum, { traits: SUM }), grad: extremumGrad },
+  Sum: { ...binary(6, add, { traits: SUM }), grad: sumGrad },
+  Mean: { ...binary(6, undefined, { traits: SUM }), grad: meanGrad },
   BitShift: binary(11, undefined),
-  Abs: { ...unary(6, 1, Math.abs), grad: absGrad },
-  Neg: { ...unary(6, 1), infer: negate, grad: negGrad },
+  Abs: { ...unary(6, 1, Math.abs), traits: SUM, grad: absGrad },
+  Neg: { ...unary(6, 1), infer: negate, traits: SUM, grad: negGrad },
   Sign: { ...unary(9, 1, Math.sign), grad: "zero" },
   Floor: { ...unary(6, 1, Math.floor, true), grad: "zero" },
   Ceil: { ...unary(6, 1, Math.ceil, true), grad: "zero" },

@@ -404,7 +404,8 @@ export const movement: OpTable = {
   Expand: { ...moving(8, expandInfer, expandAxes, false), grad: expandGrad, narrow: narrowSizes(1, [1]) },
   Tile: { ...moving(6, tileInfer, tileAxes, false), grad: tileGrad },
   // Pads were an attribute before opset 11.
-  Pad: differentiable([pad, { ...pad, since: 11 }], padGrad),
+  // With its value as an input, it works on integer codes: their zero point is padded.
+  Pad: differentiable([pad, { ...pad, since: 11, traits: { movement: true, quantizable: true } }], padGrad),
   DepthToSpace: { ...moving(1, depthToSpaceInfer, depthToSpaceAxes), grad: depthToSpaceGrad },
   SpaceToDepth: { ...moving(1, spaceToDepthInfer, spaceToDepthAxes), grad: spaceToDepthGrad },
   // Before opset 12 a model could not ask for training, so that Dropout is the identity at inference in every one.

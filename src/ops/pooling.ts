@@ -101,12 +101,12 @@ const quantizedPool: OpSpec = {
 
 export const pooling: OpTable = {
   MaxPool: { ...pool(1, { movement: true, quantizable: true }, maxInfer), grad: maxPoolGrad },
-  AveragePool: { ...pool(7, { quantizable: true }), grad: averagePoolGrad },
-  LpPool: { ...pool(2, {}), grad: lpPoolGrad },
+  AveragePool: { ...pool(7, { quantizable: true, homogeneous: true }), grad: averagePoolGrad },
+  LpPool: { ...pool(2, { homogeneous: true }), grad: lpPoolGrad },
   MaxUnpool: maxUnpool,
   GlobalMaxPool: { ...globalPool({ movement: true }), grad: globalMaxPoolGrad },
-  GlobalAveragePool: { ...globalPool({ quantizable: true }), grad: globalAveragePoolGrad },
-  GlobalLpPool: { ...globalPool({}), grad: globalLpPoolGrad },
+  GlobalAveragePool: { ...globalPool({ quantizable: true, homogeneous: true }), grad: globalAveragePoolGrad },
+  GlobalLpPool: { ...globalPool({ homogeneous: true }), grad: globalLpPoolGrad },
   "com.microsoft::QLinearAveragePool": {
     ...quantizedPool,
     infer: (context) => [

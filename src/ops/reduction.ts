@@ -28,7 +28,7 @@ import {
   unknownShape,
   withContents,
 } from "./helpers.ts";
-import type { Axes, Cost, Infer, InferContext, OpSpec } from "./spec.ts";
+import type { Axes, Cost, Infer, InferContext, OpSpec, Traits } from "./spec.ts";
 import { add, maximum, minimum, multiply } from "./symbolic.ts";
 
 /** Axes that a reduction removes or makes 1: attribute or input; all when absent, unless `noop_with_empty_axes`. */
@@ -82,9 +82,11 @@ function reduceBoth(
   flops: number,
   kind: "sum" | "statistic",
   combine?: (a: Dim, b: Dim) => Dim,
+  traits: Traits = {},
 ): readonly OpSpec[] {
   const axes = reduceAxes(kind === "sum" ? "~" : "!");
-  return [1, turn].map((since) => ({ since, infer: reduceInfer(combine), cost: perInput(flops), axes, grad: "none" }));
+  const infer = reduceInfer(combine);
+  return [1, turn].map((since) => ({ since, infer, cost: perInput(flops), axes, grad: "none", traits }));
 }
 
 const argInfer: Infer = (context) => {
@@ -146,13 +148,13 @@ const topK: OpSpec = {
 };
 
 export const reduction: OpTable = {
-  ReduceSum: differentiable(reduceBoth(13, 1, "sum", add), reduceSumGrad),
-  ReduceMean: differentiable(reduceBoth(18, 1, "statistic"), reduceMeanGrad),
-  ReduceMax: differentiable(reduceBoth(18, 1, "statistic", maximum), reduceExtremumGrad),
-  ReduceMin: differentiable(reduceBoth(18, 1, "statistic", minimum), reduceExtremumGrad),
+  ReduceSum: differentiable(reduceBoth(13, 1, "sum", add, { homogeneous: true }), reduceSumGrad),
+  ReduceMean: differentiable(reduceBoth(18, 1, "statistic", undefined, { homogeneous: true }), reduceMeanGrad),
+  ReduceMax: differentiable(reduceBoth(18, 1, "statistic", maximum, { homogeneous: true }), reduceExtremumGrad),
+  ReduceMin: differentiable(reduceBoth(18, 1, "statistic", minimum, { homogeneous: true }), reduceExtremumGrad),
   ReduceProd: differentiable(reduceBoth(18, 1, "statistic", multiply), reduceProdGrad),
-  ReduceL1: differentiable(reduceBoth(18, 2, "sum"), reduceL1Grad),
-  ReduceL2: differentiable(reduceBoth(18, 2, "sum"), reduceL2Grad),
+  ReduceL1: differentiable(reduceBoth(18, 2, "sum", undefined, { homogeneous: true }), reduceL1Grad),
+  ReduceL2: differentiable(reduceBoth(18, 2, "sum", undefined, { homogeneous: true }), reduceL2Grad),
   ReduceSumSquare: differentiable(reduceBoth(18, 2, "sum"), reduceSumSquareGrad),
   ReduceLogSum: differentiable(reduceBoth(18, 1, "statistic"), reduceLogSumGrad),
   ReduceLogSumExp: differentiable(reduceBoth(18, 2, "statistic"), reduceLogSumExpGrad),

@@ -62,7 +62,7 @@ function resize(since: number, infer: Infer, quantizable = true): OpSpec {
     grad: resizeGrad,
     narrow: ({ node, ...context }) =>
       node.inputs[3] && !node.ints("axes") ? narrowSizes(3)({ node, ...context }) : {},
-    ...(quantizable ? { traits: { quantizable } } : {}),
+    traits: quantizable ? { quantizable, homogeneous: true } : { homogeneous: true },
   };
 }
 

@@ -93,6 +93,8 @@ export type Lower = (context: RuleContext) => readonly (Value | undefined)[] | u
 export interface Traits {
   /** Output elements depend on the same input element only (Relu, Add); a scale passes through some of them. */
   readonly elementwise?: boolean;
+  /** Scaling all its float inputs by s > 0 scales its outputs by s (rectifiers, sums, averages); movement does too. */
+  readonly homogeneous?: boolean;
   /** y = x: Identity, and Dropout when not training. */
   readonly identity?: boolean;
   /** Moves elements without computing (Reshape, Transpose, Slice, MaxPool): quantization parameters pass through. */

@@ -93,3 +93,24 @@ export function padCodes(graph: Graph, pad: Node): boolean {
   graph.remove(after);
   return true;
 }
+
+/**
+ * Removes the clamp whose result alone is quantized, if the integers saturate where it cuts: rounding lo and hi gives the
+ * first and the last code. The engine does so behind some operators only; behind others the clamp keeps them in floating
+ * point. `bounds` are those of a Relu or Clip. Returns false where the clamp has to stay.
+ */
+export function absorbClamp(
+  graph: Graph,
+  clamp: Node,
+  bounds: { readonly low: number; readonly high: number },
+  grid: { readonly scale: number; readonly zeroPoint: number; readonly lowest: number; readonly highest: number },
+): boolean {
+  const [output, input] = [clamp.outputs[0], clamp.inputs[0]];
+  const reader = output?.uses.length === 1 ? output.uses[0]?.node : undefined;
+  if (!output || !input || reader?.opType !== "QuantizeLinear" || graph.isOutput(output)) return false;
+  const code = (bound: number): number => Math.round(bound / grid.scale) + grid.zeroPoint;
+  if (code(bounds.low) > grid.lowest || code(bounds.high) < grid.highest) return false;
+  reader.setInput(0, input);
+  graph.remove(clamp);
+  return true;
+}

@@ -17,27 +17,31 @@ export interface LinearOptions {
   readonly balance: boolean;
 }
 
-export interface QuantizedLinear {
+/** Codes of a layer's weights, and its biases in floating point: what does not depend on the grid of its input. */
+export interface LinearCodes {
+  readonly weights: Float32Array;
+  readonly biases: Float32Array | undefined;
+  readonly shape: readonly number[];
+  readonly layout: { readonly outer: number; readonly channels: number; readonly inner: number };
+  readonly codes: Int8Array;
+  readonly scales: Float32Array; // (layout.channels)
+  /** Largest code. */
+  readonly high: number;
+  /** ‖ŵ − w‖/‖w‖. */
   readonly error: number;
-  readonly bytesBefore: number;
-  readonly bytesAfter: number;
 }
 
 /** Integers beyond this leave no room for the sum that a bias is added to. */
 const LARGEST_BIAS = 2 ** 30;
 
-/**
- * Weights symmetric int8, s_w = max|w|/127 per output channel; bias int32 with s_b = s_x·s_w, so that
- * y = s_x·s_w·(Σ (q_x − z_x)·q_w + q_b). A channel whose bias would overflow gets a larger s_w.
- */
-export async function quantizeLinear(
+/** Weights symmetric int8, s_w = max|w|/127 (or the scale of the least squared error) per output channel. */
+export async function linearCodes(
   model: Model,
   kernels: Kernels,
   linear: LinearNode,
-  inputScale: number,
   options: LinearOptions,
-): Promise<QuantizedLinear> {
-  const { node, weight, channelAxis, bias } = linear;
+): Promise<LinearCodes> {
+  const { weight, channelAxis, bias } = linear;
   const tensor = constantTensor(model, weight) as Tensor;
   const weights = (await tensor.data()) as Float32Array;
   const { shape } = tensor;
@@ -49,53 +53,59 @@ export async function quantizeLinear(
   const high = options.reduceRange ? 63 : 127;
   const balance = options.balance ? balanceOf(linear.traits, shape, weights.length / layout.channels) : undefined;
   const result = kernels.quantizeChannels(weights, layout, { low: -high, high, scale: options.method, balance });
-  const biasTensor = constantTensor(model, bias);
-  const biases = biasTensor && ((await biasTensor.data()) as Float32Array);
-  const { codes, scales } = roomForBias(weights, result, biases, inputScale, layout, high);
-  const scaleShape = options.perChannel ? [channels] : [];
-  const stem = weight.name;
-  const graph = model.graph;
+  const biases = bias && ((await constantTensor(model, bias)?.data()) as Float32Array | undefined);
+  const codes = new Int8Array(bytesOf(result.codes).slice().buffer);
+  return { weights, biases, shape, layout, codes, scales: result.scales, high, error: relativeError(result) };
+}
+
+/**
+ * Puts the codes in place of weights and biases; biases are int32 with s_b = s_x·s_w, so that
+ * y = s_x·s_w·(Σ (q_x − z_x)·q_w + q_b). A channel whose bias would overflow gets a larger s_w.
+ */
+export function insertLinear(
+  model: Model,
+  linear: LinearNode,
+  quantized: LinearCodes,
+  inputScale: number,
+): { readonly error: number; readonly bytesBefore: number; readonly bytesAfter: number } {
+  const { node, weight, channelAxis, bias } = linear;
+  const { shape, biases, layout } = quantized;
+  const { codes, scales } = roomForBias(quantized, inputScale);
+  const { graph } = model;
+  const perChannel = layout.channels > 1 || shape[channelAxis] === 1;
   dequantizeInput(graph, node, 1, {
     codes: Tensor.of("int8", shape, codes),
-    scales: Tensor.float32(scaleShape, scales),
-    axis: options.perChannel ? channelAxis : undefined,
-    name: stem,
+    scales: Tensor.float32(perChannel ? [layout.channels] : [], scales),
+    axis: perChannel ? channelAxis : undefined,
+    name: weight.name,
   });
   let bytesAfter = codes.length + scales.length * 4;
   if (biases && bias) {
-    const biasScales = Float32Array.from(
-      { length: channels },
-      (_, c) => inputScale * (scales[options.perChannel ? c : 0] ?? 1),
-    );
-    const integers = Int32Array.from(biases, (b, c) => Math.round(b / (biasScales[c] ?? 1)));
+    const channels = biases.length;
+    const biasScales = scales.map((scale) => inputScale * scale);
+    const integers = Int32Array.from(biases, (b, c) => Math.round(b / (biasScales[perChannel ? c : 0] ?? 1)));
     dequantizeInput(graph, node, 2, {
       codes: Tensor.of("int32", [channels], integers),
-      scales: options.perChannel
-        ? Tensor.float32([channels], biasScales)
-        : Tensor.float32([], biasScales.subarray(0, 1)),
-      axis: options.perChannel ? 0 : undefined,
+      scales: Tensor.float32(perChannel ? [channels] : [], biasScales),
+      axis: perChannel ? 0 : undefined,
       name: bias.name,
     });
     bytesAfter += integers.length * 8;
   }
   return {
-    error: relativeError(result),
-    bytesBefore: tensor.byteLength + (biasTensor?.byteLength ?? 0),
+    error: quantized.error,
+    bytesBefore: 4 * (quantized.weights.length + (biases?.length ?? 0)),
     bytesAfter,
   };
 }
 
 /** Widens the scale of channels whose bias does not fit into s_x·s_w·2^30, and requantizes them. */
 function roomForBias(
-  weights: Float32Array,
-  result: { readonly codes: Int8Array | Uint8Array; readonly scales: Float32Array },
-  biases: Float32Array | undefined,
+  { weights, biases, layout, high, ...quantized }: LinearCodes,
   inputScale: number,
-  layout: { readonly outer: number; readonly channels: number; readonly inner: number },
-  high: number,
 ): { codes: Int8Array; scales: Float32Array } {
-  const codes = new Int8Array(bytesOf(result.codes).slice().buffer);
-  const scales = result.scales.slice();
+  const codes = quantized.codes.slice();
+  const scales = quantized.scales.slice();
   for (const [index, b] of (biases ?? new Float32Array(0)).entries()) {
     const c = layout.channels === 1 ? 0 : index;
     const needed = Math.abs(b) / (LARGEST_BIAS * inputScale);

@@ -4,6 +4,7 @@ import type { Node, Value } from "../../ir/graph.ts";
 import type { Model } from "../../ir/model.ts";
 import { specOf } from "../../ops/registry.ts";
 import type { Traits } from "../../ops/spec.ts";
+import { clampBounds, isClamp } from "../../transform/clamps.ts";
 import { constantTensor, onlyUse, outputValues } from "../../transform/constants.ts";
 import { weightsOf } from "../../transform/weight-sites.ts";
 
@@ -34,8 +35,6 @@ export interface QdqPlanOptions {
   readonly operators: ReadonlySet<string> | undefined;
 }
 
-/** Operators that only cut their input off: they need no grid of their own behind another operator. */
-const CLAMPS: ReadonlySet<string> = new Set(["Relu", "Clip"]);
 /** Non-linear operators that gain nothing from, or lose too much by, 8 bits. */
 const LEFT_ALONE: ReadonlySet<string> = new Set(["Softmax", "LogSoftmax", "Gather", "Where"]);
 
@@ -73,17 +72,16 @@ export function planQdq(model: Model, options: QdqPlanOptions): QdqPlan {
       if (inputs.length === 0 || !inputs.every((input) => given.has(input))) continue;
       if (node.opType === "Pad" && !padsWithZeros(model, node)) continue;
       // Other operators with a constant operand have no int8 form.
-      if (!CLAMPS.has(node.opType) && node.opType !== "Pad" && hasFloatConstant(model, node)) continue;
+      if (!isClamp(node) && node.opType !== "Pad" && hasFloatConstant(model, node)) continue;
     }
     nodes.add(node);
     const clamp = onlyUse(output, outputs)?.node;
     const isAbsorbed =
       clamp !== undefined &&
       clamp.graph === graph &&
-      CLAMPS.has(clamp.opType) &&
       clamp.inputs[0] === output &&
       !traits.movement &&
-      isConstantClamp(model, clamp);
+      typeof clampBounds(model, clamp) === "object";
     const result = (isAbsorbed ? clamp.outputs[0] : output) ?? output;
     given.add(result);
     resultOf.set(node, result);
@@ -127,10 +125,6 @@ function padsWithZeros(model: Model, node: Node): boolean {
   if ((node.string("mode") ?? "constant") !== "constant" || node.attributes.has("pads")) return false;
   const value = node.inputs[2];
   return !value || constantTensor(model, value)?.peekNumbers()?.[0] === 0;
-}
-
-function isConstantClamp(model: Model, clamp: Node): boolean {
-  return clamp.inputs.slice(1).every((input) => input === undefined || constantTensor(model, input) !== undefined);
 }
 
 function linearOf(model: Model, node: Node): LinearNode | string {

@@ -12,51 +12,37 @@
  */
 import { z } from "zod";
 import { type Keep, nameOf } from "../../analyse/keep.ts";
-import { inferShapes } from "../../analyse/shapes.ts";
-import { throwIfAborted } from "../../base/error.ts";
-import type { Value } from "../../ir/graph.ts";
-import type { Model } from "../../ir/model.ts";
 import { cloneModel } from "../../ir/clone.ts";
+import type { Model } from "../../ir/model.ts";
 import { loadKernels } from "../../kernels/kernels.ts";
 import type { Kernels } from "../../kernels/types.ts";
-import { asNumbers } from "../../run/arrays.ts";
-import { foldAffine } from "../../transform/fold-affine.ts";
-import { padCodes, quantizeActivation } from "../../transform/insert-qdq.ts";
 import { convertOpset } from "../../transform/opset.ts";
-import { removeDead } from "../../transform/remove-dead.ts";
-import { removeIdentities } from "../../transform/remove-identities.ts";
-import { engine } from "../engine.ts";
 import { Journal } from "../journal.ts";
 import { keepOf, keepOption } from "../keep-option.ts";
 import { prepareConstants } from "../prepare.ts";
-import { dataFeeds, sampleFeeds } from "../samples.ts";
+import { dataFeeds } from "../samples.ts";
 import { choices, range } from "../search-range.ts";
 import { type Context, type TechniqueFunction, defineTechnique } from "../technique.ts";
 import { BALANCE_TEXT } from "./balanced.ts";
-import { type Calibration, type Observed, observe, rangeOf } from "./calibrate.ts";
-import { quantizeLinear } from "./linear-weights.ts";
-import { type QdqPlan, planQdq } from "./qdq-plan.ts";
-import { type Grid, gridOf } from "./range-search.ts";
+import { type Observed, observe } from "./calibrate.ts";
+import { EQUALIZE, equalizeModel } from "./equalize.ts";
+import { foldLayers } from "./fold-layers.ts";
+import { type LinearCodes, linearCodes } from "./linear-weights.ts";
+import { type QdqPlan, type QdqPlanOptions, planQdq } from "./qdq-plan.ts";
+import { type Choice, chooseStatic, gridsOf, type RangeChoice, type Variant } from "./static-choice.ts";
+import { writeStatic } from "./static-model.ts";
 
 /** First opset whose DequantizeLinear takes a scale per channel. */
 const PER_CHANNEL_OPSET = 13;
 
-/** One way to get ranges. */
-interface Candidate {
-  readonly calibration: Calibration;
-  readonly percentile: number;
-}
-
 /** What "auto" tries. */
-const CANDIDATES: readonly Candidate[] = [
+const RANGES: readonly RangeChoice[] = [
   { calibration: "min-max", percentile: 100 },
   { calibration: "percentile", percentile: 99.9 },
   { calibration: "percentile", percentile: 99.99 },
   { calibration: "percentile", percentile: 99.999 },
   { calibration: "mse", percentile: 100 },
 ];
-/** Samples on which the choices are compared. */
-const CHOICE_SAMPLES = 32;
 
 const options = z.object({
   to: z.enum(["int8"]).default("int8").describe("width of the integers"),
@@ -91,6 +77,13 @@ const options = z.object({
     .default(true)
     .describe(BALANCE_TEXT)
     .meta({ search: choices(true, false) }),
+  equalize: z
+    .enum(["auto", "always", "never"])
+    .default("auto")
+    .describe(
+      "equalize the channels' ranges first (see equalize); auto: where the outputs are nearer to the original's with it",
+    )
+    .meta({ search: choices("auto", "never") }),
   reduceRange: z
     .boolean()
     .default(false)
@@ -112,95 +105,85 @@ export const quantize: TechniqueFunction = defineTechnique({
   async run(model, chosen, context) {
     const { journal } = context;
     await prepare(model, chosen.fold, context);
-    const kernels = await loadKernels();
-    const keep = keepOf(chosen.keep, model, journal);
-    const plan = planQdq(model, planOptions(keep, chosen));
+    const planning = planOptions(keepOf(chosen.keep, model, journal), chosen);
+    const plan = planQdq(model, planning);
     for (const { what, why } of plan.skipped) journal.skip(what, why);
     for (const inner of model.graph.nodes)
       if (inner.subgraphs().next().value) journal.skip(nameOf(inner), "operators inside subgraphs are not calibrated");
     if (plan.linear.length === 0) return model;
-    const observed = await measure(model, plan, kernels, chosen, context);
-    const candidates = chosen.calibration === "auto" ? CANDIDATES : [{ ...chosen, calibration: chosen.calibration }];
-    let best = candidates[0] as Candidate;
-    if (candidates.length > 1) {
-      let least = Number.POSITIVE_INFINITY;
-      for (const [index, candidate] of candidates.entries()) {
-        throwIfAborted(context.signal);
-        context.onProgress({ stage: "quantize: choice of ranges", done: index, total: candidates.length });
-        const trial = cloneModel(model);
-        const trialPlan = planQdq(trial, planOptions(keep, chosen));
-        await build(trial, trialPlan, kernels, chosen, gridsOf(trialPlan, observed, candidate, chosen), new Journal());
-        const error = await outputError(model, trial, context);
-        if (error < least) [least, best] = [error, candidate];
-      }
-      const { calibration, percentile } = best;
-      journal.note(
-        `Ranges by ${calibration}${calibration === "percentile" ? ` ${percentile}` : ""}: outputs differ by ${(100 * least).toPrecision(2)} % of their size on calibration samples, the least of ${candidates.length} choices.`,
-      );
-    }
-    await build(model, plan, kernels, chosen, gridsOf(plan, observed, best, chosen), journal);
+    const variants = await variantsOf(model, chosen, planning, context);
+    const ranges = chosen.calibration === "auto" ? RANGES : [{ ...chosen, calibration: chosen.calibration }];
+    const best = await chooseStatic(
+      variants.map(({ variant }) => variant),
+      ranges,
+      { ...chosen, planning },
+      context,
+    );
+    const found = variants.find(({ variant }) => variant === best.variant);
+    if (found?.entries) takeOver(journal, found.entries);
+    if (best.error !== undefined) noteChoice(journal, best, variants.length * ranges.length);
+    const result = best.variant.model;
+    writeStatic(
+      result,
+      best.variant.plan,
+      best.variant.codes,
+      gridsOf(best.variant.plan, best.variant.observed, best.ranges, chosen),
+      chosen,
+      journal,
+    );
     const others = plan.nodes.size - plan.linear.length;
     if (others > 0) journal.note(`${others} operators between them run on int8 too.`);
-    return model;
+    return result;
   },
 });
 
-function planOptions(keep: Keep, chosen: z.output<typeof options>): Parameters<typeof planQdq>[1] {
+/** The model as it is, the model with equalized channels, or both; the latter with what the journal says of it. */
+async function variantsOf(
+  model: Model,
+  chosen: z.output<typeof options>,
+  planning: QdqPlanOptions,
+  context: Context,
+): Promise<{ variant: Variant; entries: Journal | undefined }[]> {
+  const kernels = await loadKernels();
+  const made: { variant: Variant; entries: Journal | undefined }[] = [];
+  const add = async (name: string, each: Model, entries?: Journal): Promise<void> => {
+    const plan = planQdq(each, planning);
+    const observed = await measure(each, plan, kernels, chosen, context);
+    const codes: LinearCodes[] = [];
+    for (const linear of plan.linear) codes.push(await linearCodes(each, kernels, linear, chosen));
+    made.push({ variant: { name, model: each, plan, observed, codes }, entries });
+  };
+  const equal = chosen.equalize === "never" ? undefined : cloneModel(model);
+  const entries = new Journal();
+  const changed = equal
+    ? await equalizeModel(
+        equal,
+        { ...EQUALIZE, batch: chosen.batch, samples: chosen.samples, keep: chosen.keep },
+        { ...context, journal: entries },
+      )
+    : 0;
+  if (chosen.equalize !== "always" || changed === 0) await add("as they are", model);
+  if (equal && changed > 0) await add("equalized", equal, entries);
+  return made;
+}
+
+function takeOver(journal: Journal, from: Journal): void {
+  for (const change of from.changed) journal.change(change);
+  for (const note of from.notes) journal.note(note);
+}
+
+function noteChoice(journal: Journal, { variant, ranges, error }: Choice, of: number): void {
+  const { calibration, percentile } = ranges;
+  journal.note(
+    `Channels ${variant.name}, ranges by ${calibration}${calibration === "percentile" ? ` ${percentile}` : ""}: outputs differ by ${(100 * (error ?? 0)).toPrecision(2)} % of their size on calibration samples, the least of ${of} choices.`,
+  );
+}
+
+function planOptions(keep: Keep, chosen: z.output<typeof options>): QdqPlanOptions {
   return {
     isKept: (node) => keep.node(node) || node.inputs.some((input) => input?.tensor !== undefined && keep.value(input)),
     operators: chosen.operators.length > 0 ? new Set(chosen.operators) : undefined,
   };
-}
-
-/** Rewrites the model on the given grids. */
-async function build(
-  model: Model,
-  plan: QdqPlan,
-  kernels: Kernels,
-  chosen: z.output<typeof options>,
-  grids: ReadonlyMap<Value, Grid>,
-  journal: Journal,
-): Promise<void> {
-  for (const linear of plan.linear) {
-    const grid = grids.get(linear.node.inputs[0] as Value);
-    const result = await quantizeLinear(model, kernels, linear, grid?.scale ?? 1, chosen);
-    journal.change({
-      what: nameOf(linear.node),
-      how: `weights int8 ${chosen.perChannel ? "per channel" : "per tensor"}, input ${chosen.activations} over ${describe(grid)}`,
-      error: result.error,
-      bytesBefore: result.bytesBefore,
-      bytesAfter: result.bytesAfter,
-    });
-  }
-  insertGrids(model, plan, grids, chosen.activations);
-  removeDead(model);
-}
-
-/** ‖ŷ − y‖ / ‖y − mean(y)‖ over the outputs for some calibration samples. */
-async function outputError(original: Model, trial: Model, context: Context): Promise<number> {
-  const { openSession } = await engine();
-  const session = { threads: context.threads, signal: context.signal };
-  const [reference, candidate] = [await openSession(original, session), await openSession(trial, session)];
-  try {
-    let difference = 0;
-    let spread = 0;
-    for (const feeds of await sampleFeeds(original, context, CHOICE_SAMPLES)) {
-      const [wanted, got] = [await reference.run(feeds), await candidate.run(feeds)];
-      for (const [name, array] of Object.entries(wanted)) {
-        const [y, approximate] = [asNumbers(array), got[name] && asNumbers(got[name])];
-        let mean = 0;
-        for (let i = 0; i < y.length; i++) mean += Number(y[i]) / y.length;
-        for (let i = 0; i < y.length; i++) {
-          difference += (Number(y[i]) - Number(approximate?.[i] ?? 0)) ** 2;
-          spread += (Number(y[i]) - mean) ** 2;
-        }
-      }
-    }
-    return spread > 0 ? Math.sqrt(difference / spread) : difference;
-  } finally {
-    await reference.close();
-    await candidate.close();
-  }
 }
 
 /** Plain layers at an opset that knows per-channel scales. */
@@ -213,14 +196,7 @@ async function prepare(model: Model, fold: boolean, context: Context): Promise<v
     );
     prepareConstants(model, context.journal);
   }
-  if (!fold) return;
-  removeIdentities(model);
-  const { folded, skipped } = await foldAffine(model);
-  if (folded.length > 0)
-    context.journal.note(`${folded.length} normalizations, scales and shifts folded into layers first.`);
-  for (const { what, why } of skipped) context.journal.skip(what, why);
-  removeDead(model);
-  inferShapes(model);
+  if (fold) await foldLayers(model, context.journal);
 }
 
 /** Statistics of every activation that will be quantized, by name. */
@@ -253,41 +229,4 @@ async function measure(
         }),
     },
   );
-}
-
-/** One grid per group: the range that covers those of all its values. */
-function gridsOf(
-  plan: QdqPlan,
-  observed: ReadonlyMap<string, Observed>,
-  { calibration, percentile }: Candidate,
-  chosen: z.output<typeof options>,
-): Map<Value, Grid> {
-  const grids = new Map<Value, Grid>();
-  for (const group of new Set(plan.groups.values())) {
-    let low = 0;
-    let high = 0;
-    for (const value of group) {
-      const seen = observed.get(value.name);
-      const found = seen && rangeOf(seen, calibration, percentile);
-      low = Math.min(low, found?.low ?? 0);
-      high = Math.max(high, found?.high ?? 0);
-    }
-    const grid = gridOf({ low, high }, chosen.activations, chosen.symmetric);
-    for (const value of group) grids.set(value, grid);
-  }
-  return grids;
-}
-
-function insertGrids(model: Model, plan: QdqPlan, grids: ReadonlyMap<Value, Grid>, dtype: "uint8" | "int8"): void {
-  // Behind an int8 operator, or the clamp that it absorbs, nobody may read the float any more.
-  for (const [value, grid] of grids)
-    quantizeActivation(model.graph, value, { dtype, ...grid }, plan.nodes, plan.results.has(value));
-  for (const node of plan.nodes) if (node.opType === "Pad") padCodes(model.graph, node);
-}
-
-function describe(grid: Grid | undefined): string {
-  if (!grid) return "an unknown range";
-  const low = (grid.lowest - grid.zeroPoint) * grid.scale;
-  const high = (grid.highest - grid.zeroPoint) * grid.scale;
-  return `[${low.toPrecision(3)}, ${high.toPrecision(3)}]`;
 }
