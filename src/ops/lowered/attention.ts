@@ -3,7 +3,7 @@ import { PareError } from "../../base/error.ts";
 import type { Dim } from "../../base/shape.ts";
 import type { Value } from "../../ir/graph.ts";
 import { Tensor } from "../../ir/tensor.ts";
-import { add, concreteShape, reshape, slice, transpose, unsqueeze } from "../gradients/words.ts";
+import { add, concreteShape, ints, pad, reshape, slice, sub, transpose, unsqueeze } from "../gradients/words.ts";
 import type { Lower, RuleContext } from "../spec.ts";
 import { add as addDims } from "../symbolic.ts";
 import { attend, causalMask, extended, filtered, headsApart, headsTogether, keysWithin, type Sizes } from "./attend.ts";
@@ -166,15 +166,11 @@ function multiHeadParts(
   return { q: whole[0], k: whole[1], v: whole[2], hidden, valueHidden, keyLength };
 }
 
-// A prompt: q (b, s, n·d) sees keys and values (b, s, kv·d) up to its own place, rotated where asked
+// q (b, s, n·d) sees keys and values (b, s, kv·d) up to its own place, and those of the past, rotated where asked
 export const lowerGroupQueryAttention: Lower = (c) => {
   const { node } = c;
-  const [query, key, value, pastKey, , lengths, , cos, sin, positions, scoreBias, sink] = node.inputs as readonly [
-    Value,
-    ...(Value | undefined)[],
-  ];
-  const empty = pastKey === undefined || pastKey.shape?.[2] === 0;
-  if (!empty) throw unsupported(c, "with a past: train on whole sequences");
+  const [query, key, value, pastKey, pastValue, lengths, , cos, sin, positions, scoreBias, sink] =
+    node.inputs as readonly [Value, ...(Value | undefined)[]];
   if (sink || node.int("smooth_softmax", 0) > 0) throw unsupported(c, "with a smooth softmax");
   const heads = node.int("num_heads", 1);
   const groups = node.int("kv_num_heads", heads);
@@ -184,22 +180,31 @@ export const lowerGroupQueryAttention: Lower = (c) => {
   const [q3, k3, v3] = key ? [query, key, value as Value] : splitSizes(c, query, 2, widths);
   let q = headsApart(c, q3 as Value, heads, head);
   let k = headsApart(c, k3 as Value, groups, head);
-  const v = headsApart(c, v3 as Value, groups, head);
+  let v = headsApart(c, v3 as Value, groups, head);
+  const window = node.int("local_window_size", -1);
+  const filled = pastKey?.shape?.[2] === 0 ? undefined : pastKey;
+  const before = filled && lengths ? pastOf(c, filled, lengths, window) : undefined;
+  if (filled && !before) throw unsupported(c, "with a past whose lengths are not given");
+  // The engine (1.30) leaves the past out where nobody asks for the keys and values that it would become.
+  if (filled && node.outputs.length < 3) throw unsupported(c, "with a past but without its three outputs");
   const queries = query.shape?.[1] ?? null;
-  const sizes = { queries, keys: queries, past: 0 };
   if (node.int("do_rotary", 0) !== 0 && cos && sin) {
-    const how = { cos, sin, positions, interleaved: node.int("rotary_interleaved", 0) !== 0, head };
-    const places = positions ? undefined : queries;
-    q = rotated(c, q, { ...how, sequence: places });
-    k = rotated(c, k, { ...how, sequence: places });
+    const how = { cos, sin, interleaved: node.int("rotary_interleaved", 0) !== 0, head };
+    const own = positions ?? before?.places;
+    const places = { positions: own, sequence: own ? undefined : queries };
+    q = rotated(c, q, { ...how, ...places });
+    k = rotated(c, k, { ...how, ...places });
   }
-  const seen = lengths
-    ? keysWithin(
-        c,
-        queries,
-        add(c, reshape(c, lengths, [-1]), c.b.constant("one", Tensor.of("int32", [], Int32Array.of(1)))),
-      )
-    : undefined;
+  const sizes = { queries, keys: before?.keys ?? queries, past: 0 };
+  let masks: (Value | undefined)[];
+  if (before && filled && pastValue) {
+    [k, v] = [before.joined(filled, k), before.joined(pastValue, v)];
+    masks = [before.seen];
+  } else {
+    const one = c.b.constant("one", Tensor.of("int32", [], Int32Array.of(1)));
+    const seen = lengths ? keysWithin(c, queries, add(c, reshape(c, lengths, [-1]), one)) : undefined;
+    masks = [seen, causalMask(c, sizes, window)];
+  }
   const { output } = attend(c, q, k, v, {
     dtype: query.dtype,
     heads,
@@ -208,10 +213,53 @@ export const lowerGroupQueryAttention: Lower = (c) => {
     scale: scaleOf(c, head),
     softcap: node.float("softcap", 0),
     biases: [scoreBias],
-    masks: [seen, causalMask(c, sizes, node.int("local_window_size", -1))],
+    masks,
   });
   return [headsTogether(c, output, heads * head), k, v].slice(0, node.outputs.length);
 };
+
+/** The past of a GroupQueryAttention: each sample's own number of keys lies at the start of a buffer that all share. */
+interface Past {
+  /** Keys after the new ones were added. */
+  readonly keys: number;
+  /** Places (b, s) of the new keys. */
+  readonly places: Value;
+  /** (b, 1, s, keys) of bool: query i sees key j ≤ past + i, and j > past + i − window. */
+  readonly seen: Value;
+  /** The buffer (b, kv, p, d) with the new (b, kv, s, d) behind what each sample has in it. */
+  joined(buffer: Value, now: Value): Value;
+}
+
+/** `lengths` (b) are all keys of a sample but one. */
+function pastOf(c: RuleContext, buffer: Value, lengths: Value, window: number): Past {
+  const { node } = c;
+  const [query, total] = [node.inputs[0] as Value, node.inputs[6]];
+  const [queries, room] = [size(c, query, 1), size(c, buffer, 2)];
+  const all = (total?.tensor?.peekNumbers() ?? c.contents(total))?.[0];
+  if (all === undefined) throw unsupported(c, "with a past where the total length is not known");
+  const keys = Math.max(room, all);
+  const count = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
+  const wide = c.b.op("Cast", [reshape(c, lengths, [-1, 1, 1, 1])], { attributes: { to: 7 } });
+  const past = sub(c, wide, ints(c, [queries - 1])); // (b, 1, 1, 1)
+  const own = add(c, past, reshape(c, ints(c, count(queries)), [queries, 1])); // (b, 1, s, 1)
+  const j = ints(c, count(keys));
+  const not = (x: Value): Value => c.b.op("Not", [x]);
+  let seen = not(c.b.op("Less", [own, j]));
+  if (window >= 0) seen = c.b.op("And", [seen, c.b.op("Less", [sub(c, own, ints(c, [window])), j])]);
+  const down = reshape(c, j, [keys, 1]);
+  const behind = c.b.op("Min", [add(c, sub(c, down, past), ints(c, [room])), ints(c, [room + queries])]);
+  const from = c.b.op("Where", [c.b.op("Less", [down, past]), down, behind]); // (b, 1, keys, 1)
+  return {
+    keys,
+    places: squeezed(c, squeezed(c, own, 3), 1),
+    seen,
+    joined(before, now) {
+      const spread = c.b.op("Expand", [from, ints(c, [1, size(c, before, 1), 1, size(c, before, 3)])]);
+      const zeros = pad(c, now, [0, 0, 0, 0, 0, 0, 1, 0]); // what lies behind the new keys of a short sample
+      return c.b.op("GatherElements", [concat(c, [before, zeros], 2), spread], { attributes: { axis: 2 } });
+    },
+  };
+}
 
 // Standard attention, heads apart (b, n, s, d) or together (b, s, n·d)
 export const lowerAttention: Lower = (c) => {

@@ -54,6 +54,21 @@ export const ATTENTION_CASES: readonly GradientCase[] = [
     ms({ num_heads: 4, kv_num_heads: 2, do_rotary: 1, softcap: float(0.8) }),
   ),
   layer(
+    "GroupQueryAttention",
+    "with pasts of different lengths, rotated",
+    [
+      of(2, 1, 64),
+      of(2, 1, 32),
+      of(2, 1, 32),
+      of(2, 2, 3, 16),
+      of(2, 2, 3, 16),
+      int32([2, 1], [3, 1]),
+      int32([1], [4]),
+      ...angles(5, 8),
+    ],
+    { ...ms({ num_heads: 4, kv_num_heads: 2, do_rotary: 1 }), outputs: 3 },
+  ),
+  layer(
     "Attention",
     "standard, shared keys, causal, with a soft cap",
     [of(1, 4, 3, 2), of(1, 2, 3, 2), of(1, 2, 3, 3)],
