@@ -5,6 +5,7 @@ import { resizeGrad } from "./gradients/resampling.ts";
 import { type OpTable, contentsOf, dtypeOf, perOutput, shapeOf, unknownShape } from "./helpers.ts";
 import { equalSizeAxes } from "./movement.ts";
 import { narrowSizes } from "./narrow.ts";
+import { lowerRoiAlign } from "./lowered/regions.ts";
 import { lowerAffineGrid, lowerGridSample } from "./lowered/sampling.ts";
 import type { Infer, InferContext, OpSpec } from "./spec.ts";
 import { multiply } from "./symbolic.ts";
@@ -120,6 +121,13 @@ export const resampling: OpTable = {
     grad: "lower",
     lower: lowerAffineGrid,
   },
-  RoiAlign: { since: 10, infer: roiAlignInfer, cost: perOutput(16), axes: "n c _ _, r _, r -> r c _ _", grad: "none" },
+  RoiAlign: {
+    since: 10,
+    infer: roiAlignInfer,
+    cost: perOutput(16),
+    axes: "n c _ _, r _, r -> r c _ _",
+    grad: "lower",
+    lower: lowerRoiAlign,
+  },
   NonMaxSuppression: { since: 10, infer: suppressionInfer, cost: () => ({ macs: 0 }), axes: "opaque", grad: "none" },
 };

@@ -14,7 +14,6 @@ const FOREIGN = "not an operator of ONNX Runtime: nothing runs it";
 const WITHOUT: Readonly<Record<string, string>> = {
   Hardmax: "a jump from one corner to another: use Softmax, or the straight-through form",
   Bernoulli: "a draw has no derivative: use a relaxation, or freeze what lies before",
-  RoiAlign: "not built yet",
   TensorScatter: "the cache of a decoder at inference: nothing trains through it",
   MelWeightMatrix: "its bounds are constants",
   OneHot: "its on and off values are constants in every known network",

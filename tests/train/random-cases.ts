@@ -280,6 +280,20 @@ const affineGrid: Draw = (rng) => {
   return { op: "AffineGrid", opset: 20, attributes: { align_corners: rng.below(2) }, inputs };
 };
 
+const roiAlign: Draw = (rng) => {
+  const count = between(rng, 1, 3);
+  const corners = Array.from({ length: count }, () => [0, 1, 0, 1].map((_, i) => rng.uniform(-1, 3) + (i > 1 ? 3 : 0)));
+  const attributes = {
+    output_height: between(rng, 1, 3),
+    output_width: between(rng, 1, 3),
+    sampling_ratio: between(rng, 1, 2),
+    coordinate_transformation_mode: pick(rng, ["half_pixel", "output_half_pixel"]),
+  };
+  const images = { dtype: "int64", shape: [count], values: corners.map(() => rng.below(2)), constant: true } as const;
+  const inputs = [f32([2, 2, ...many(rng, 2, 3, 6)]), { ...f32([count, 4]), values: corners.flat() }, images];
+  return { op: "RoiAlign", opset: 16, attributes, inputs };
+};
+
 const col2Im: Draw = (rng) => {
   const kernel = many(rng, between(rng, 2, 3), 1, 3);
   const image = kernel.map((k) => 2 * k + between(rng, 0, 2));
@@ -376,6 +390,7 @@ export const RANDOM: Readonly<Record<string, Draw>> = {
   LogSoftmax: alongAxis("LogSoftmax", 13),
   GridSample: gridSample,
   AffineGrid: affineGrid,
+  RoiAlign: roiAlign,
   Col2Im: col2Im,
   DFT: dft,
   STFT: stft,
