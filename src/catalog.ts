@@ -2,6 +2,7 @@
 import { distill } from "./techniques/distill/distill.ts";
 import { pruneChannels } from "./techniques/prune/prune-channels.ts";
 import { pruneWeights } from "./techniques/prune/prune-weights.ts";
+import { storeSparse } from "./techniques/prune/store-sparse.ts";
 import { cast } from "./techniques/quantize/cast.ts";
 import { equalize } from "./techniques/quantize/equalize.ts";
 import { quantizeDynamic } from "./techniques/quantize/quantize-dynamic.ts";
@@ -24,6 +25,7 @@ export const TECHNIQUES: ReadonlyMap<string, Technique> = new Map(
     quantize,
     pruneWeights,
     pruneChannels,
+    storeSparse,
     recover,
     finetune,
     reinitialise,

@@ -41,6 +41,7 @@ export { type CompressOptions, type CompressReport, compress } from "./technique
 export { distill } from "./techniques/distill/distill.ts";
 export { pruneChannels } from "./techniques/prune/prune-channels.ts";
 export { pruneWeights } from "./techniques/prune/prune-weights.ts";
+export { storeSparse } from "./techniques/prune/store-sparse.ts";
 export { cast } from "./techniques/quantize/cast.ts";
 export { quantizeDynamic } from "./techniques/quantize/quantize-dynamic.ts";
 export { quantizeWeights } from "./techniques/quantize/quantize-weights.ts";

@@ -12,6 +12,7 @@ import type {
 import type { Attribute } from "./attribute.ts";
 import type { FunctionBody, Model } from "./model.ts";
 import type { Graph, Node, Value } from "./graph.ts";
+import type { SparseForm } from "./sparse/sparse-form.ts";
 import type { Tensor } from "./tensor.ts";
 
 /** Messages of one value. They are shared by clones and must not be changed. */
@@ -24,6 +25,8 @@ export interface ValueOriginal {
   readonly tensor?: TensorProto | undefined;
   /** The sparse initializer that `dense` was made from; saved as sparse while the value still holds `dense`. */
   readonly sparse?: { readonly message: SparseTensorProto; readonly dense: Tensor } | undefined;
+  /** The sparse form that stands for `dense` in the file; saved so while the value still holds `dense`. */
+  readonly form?: { readonly form: SparseForm; readonly dense: Tensor } | undefined;
 }
 
 export interface GraphOriginal {

@@ -16,6 +16,7 @@ import { Graph, Node, Value } from "./graph.ts";
 import { type FunctionBody, Model } from "./model.ts";
 import { type GraphOriginal, type ValueOriginal, originalOfValue } from "./original.ts";
 import { densify } from "./sparse.ts";
+import { collapseSparseForms } from "./sparse/sparse-storage.ts";
 import { readTensor, tensorRest } from "./tensor-messages.ts";
 import { readType } from "./type-messages.ts";
 
@@ -25,6 +26,7 @@ export function readModel(message: ModelProto): Model {
   const model = new Model(readGraph(message.graph, undefined), 1, Number(message.irVersion));
   readOpsets(message.opsetImport, model.opsets);
   if (model.opsets.size === 0) model.opsets.set("", 1); // files before opset imports existed
+  collapseSparseForms(model.graph);
   for (const { key, value } of message.metadataProps) model.metadata.set(key, value);
   for (const body of message.functions) model.functions.push(readFunction(body));
   model.producerName = message.producerName;

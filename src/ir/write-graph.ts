@@ -20,6 +20,7 @@ import { writeAttribute } from "./attribute-messages.ts";
 import type { Graph, Node, Value } from "./graph.ts";
 import type { FunctionBody, Model } from "./model.ts";
 import { originalOfFunction, originalOfGraph, originalOfModel, originalOfNode, originalOfValue } from "./original.ts";
+import { sparseFormOf, writeSparseForms } from "./sparse/sparse-storage.ts";
 import { writeTensor } from "./tensor-messages.ts";
 import { writeInfo } from "./type-messages.ts";
 
@@ -58,7 +59,6 @@ export function writeGraph(graph: Graph): GraphProto {
   const original = originalOfGraph(graph);
   const message = original ? copyMessage(original.message) : create(GraphProtoSchema);
   setText(message, "name", graph.name);
-  message.node = graph.nodes.map(writeNode);
   message.input = graph.inputs.map((value) => writeInfo(value, originalOfValue(value)?.info));
   message.output = graph.outputs.map((value) => {
     const known = originalOfValue(value);
@@ -66,15 +66,21 @@ export function writeGraph(graph: Graph): GraphProto {
   });
   const initializers = [...graph.initializers.values()];
   const sparse = initializers.filter((value) => sparseOf(value) !== undefined);
+  // An input cannot be computed, and parts of a weight inside of a subgraph could hide outer names
+  const formed = initializers.filter(
+    (value) => sparseFormOf(value) !== undefined && !graph.parent && !graph.inputs.includes(value),
+  );
+  const expanded = writeSparseForms(formed);
   message.sparseInitializer = sparse.flatMap((value) => {
     const form = sparseOf(value)?.message;
     return form ? renameSparse(form, value.name) : [];
   });
+  const written = new Set([...sparse, ...formed]);
   message.initializer = initializers.flatMap((value) =>
-    value.tensor && !sparse.includes(value)
-      ? writeTensor(value.tensor, value.name, originalOfValue(value)?.tensor)
-      : [],
+    value.tensor && !written.has(value) ? writeTensor(value.tensor, value.name, originalOfValue(value)?.tensor) : [],
   );
+  message.initializer.push(...expanded.tensors);
+  message.node = [...expanded.nodes, ...graph.nodes.map(writeNode)];
   message.valueInfo = [...describedValues(graph), ...(original?.strays ?? [])];
   return message;
 }

@@ -7,9 +7,11 @@ import { checkModel } from "../ir/check.ts";
 import { cloneModel } from "../ir/clone.ts";
 import { fingerprint } from "../ir/fingerprint.ts";
 import type { Model } from "../ir/model.ts";
+import { isStoredSparse } from "../ir/sparse/sparse-storage.ts";
 import type { Provider } from "../run/session.ts";
 import { VERSION } from "../base/version.ts";
 import { type Change, Journal, type Skip } from "./journal.ts";
+import { storeSparse } from "./prune/store-sparse.ts";
 import { type Proof, prove } from "./prove.node.ts";
 import { formatStep } from "./recipe.ts";
 import type { Context, Progress, Step } from "./technique.ts";
@@ -71,7 +73,8 @@ export async function runSteps(
   for (const step of steps) checkNeeds(step, options);
   let model = cloneModel(original);
   const reports: StepReport[] = [];
-  for (const [index, step] of steps.entries()) {
+  const all = [...steps, ...closingSteps(original, steps)];
+  for (const [index, step] of all.entries()) {
     throwIfAborted(options.signal);
     const journal = new Journal();
     const context: Context = {
@@ -85,7 +88,7 @@ export async function runSteps(
       journal,
       onProgress: (progress) =>
         options.onProgress?.({
-          stage: steps.length > 1 ? `${index + 1}/${steps.length} ${progress.stage}` : progress.stage,
+          stage: all.length > 1 ? `${index + 1}/${all.length} ${progress.stage}` : progress.stage,
           done: progress.done,
           total: progress.total,
         }),
@@ -99,6 +102,18 @@ export async function runSteps(
   }
   await stamp(original, model, steps, options.seed ?? 1);
   return { model, steps: reports };
+}
+
+/** What the steps want done at the end, and the sparse storage that the given model has: its weights are dense while steps change them. */
+function closingSteps(original: Model, steps: readonly Step[]): Step[] {
+  const closing = new Map<string, Step>();
+  for (const { technique, options } of steps) {
+    const step = technique.closing?.(options);
+    if (step) closing.set(step.technique.name, step);
+  }
+  if ([...original.graph.initializers.values()].some(isStoredSparse)) closing.set(storeSparse.name, storeSparse());
+  for (const { technique } of steps) closing.delete(technique.name);
+  return [...closing.values()];
 }
 
 /** Runs the steps in memory and proves the result: for models that fit into memory. Larger ones: {@link compressFile}. */

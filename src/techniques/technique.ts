@@ -44,6 +44,8 @@ export interface Technique<Options extends z.ZodObject = z.ZodObject> {
   readonly needs: readonly Need[];
   /** What these options need beyond that; default nothing. */
   demands?(options: z.output<Options>): readonly Need[];
+  /** A step that belongs at the end of any recipe with this one: the runner adds it once, unless the recipe has that technique. */
+  closing?(options: z.output<Options>): Step | undefined;
   /** Every option with description, default and (where it is worth searching) `.meta({ search })`. */
   readonly options: Options;
   /**

@@ -18,7 +18,7 @@ export interface PartType {
  */
 export class SharedParts {
   readonly tensors: readonly Tensor[];
-  readonly #compute: (signal?: AbortSignal) => Promise<readonly Uint8Array[]>;
+  #compute: (signal?: AbortSignal) => Promise<readonly Uint8Array[]>;
   readonly #ahead: boolean;
   readonly #finished = new Set<number>();
   readonly #lengths: readonly number[];
@@ -38,7 +38,10 @@ export class SharedParts {
 
   /** Computes now and keeps the result in memory. */
   async keep(): Promise<void> {
-    this.#kept = await this.#all();
+    const kept = await this.#all();
+    this.#kept = kept;
+    // Lets go of what it was computed from
+    this.#compute = () => Promise.resolve(kept);
   }
 
   async #all(signal?: AbortSignal): Promise<readonly Uint8Array[]> {

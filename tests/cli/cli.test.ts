@@ -162,7 +162,12 @@ describe("several steps", () => {
       result: { nonzero: number; parameters: number };
       steps: { technique: string }[];
     };
-    expect(report.steps.map(({ technique }) => technique)).toEqual(["simplify", "prune-weights", "quantize-weights"]);
+    expect(report.steps.map(({ technique }) => technique)).toEqual([
+      "simplify",
+      "prune-weights",
+      "quantize-weights",
+      "store-sparse",
+    ]);
     expect(report.result.nonzero / report.result.parameters).toBeLessThan(0.25);
   });
 

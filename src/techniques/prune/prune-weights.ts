@@ -26,6 +26,7 @@ import { prepareConstants } from "../prepare.ts";
 import { choices, range } from "../search-range.ts";
 import { type Context, type TechniqueFunction, defineTechnique } from "../technique.ts";
 import { WEIGHT_SCORES } from "./scores.ts";
+import { storeSparse } from "./store-sparse.ts";
 
 /** Makes the mask of one weight: 1 keeps an element. */
 type MaskOf = (weights: Float32Array) => Promise<Uint8Array>;
@@ -49,6 +50,12 @@ const options = z.object({
     .regex(/^[1-9]\d*:[1-9]\d*$/, "a pattern is n:m, for example 2:4")
     .optional()
     .describe("n:m keeps n of every m neighbours along the summed axis, for example 2:4"),
+  store: z
+    .enum(["sparse", "dense"])
+    .default("sparse")
+    .describe(
+      "sparse: where that takes fewer bytes, what is left is stored with its positions, at the end of the recipe",
+    ),
   tables: z.boolean().default(false).describe("prune embedding tables too"),
   keep: keepOption,
 });
@@ -58,6 +65,7 @@ export const pruneWeights: TechniqueFunction = defineTechnique({
   family: "prune",
   summary: "Set the least important weights to zero.",
   needs: [],
+  closing: ({ store }) => (store === "sparse" ? storeSparse() : undefined),
   options,
   async run(model, chosen, context) {
     const { journal } = context;
@@ -119,7 +127,7 @@ export const pruneWeights: TechniqueFunction = defineTechnique({
         bytesAfter: tensor.byteLength,
       });
     }
-    if (pruned.length > 0)
+    if (pruned.length > 0 && chosen.store === "dense")
       journal.note("Zeros are stored like any number: the file keeps its size until it is compressed (brotli, gzip).");
     return model;
   },
