@@ -1,4 +1,4 @@
-/** Rewrites matrix products with a constant weight into DynamicQuantizeLinear and MatMulInteger, which the engine fuses. */
+/** Rewrites matrix products with a constant weight into MatMulInteger, activations quantized at run time: with a zero point, which the engine fuses, or without. */
 import { bytesOf, dtypeCode } from "../../base/dtype.ts";
 import { toFloat32 } from "../../base/to-float32.ts";
 import { Builder } from "../../ir/builder.ts";
@@ -12,6 +12,9 @@ import { relativeError } from "./weight-codes.ts";
 
 /** From this opset on the standard domain has DynamicQuantizeLinear; before, one fused operator of the engine stands for all. */
 const DYNAMIC_SINCE = 11;
+
+/** Scales of activations are at least this, the smallest normal number of single precision. */
+const LEAST_SCALE = 2 ** -126;
 
 /** Why a weight cannot be the right side of integer products, or undefined. */
 export function reasonAgainstInteger(site: WeightSite): string | undefined {
@@ -34,17 +37,28 @@ function isStoredByRows(use: WeightUse): boolean {
   return ((use.weight.reductionAxis ?? 0) === 1) !== (use.transpose !== undefined);
 }
 
+export interface IntegerProductOptions {
+  readonly perChannel: boolean;
+  readonly reduceRange: boolean;
+  /** uint8: a scale and a zero point for the range at hand. int8: a scale for the largest magnitude. */
+  readonly activations: "uint8" | "int8";
+}
+
 export interface IntegerProduct {
   readonly error: { value: number | undefined };
   keep(): Promise<void>;
 }
 
-/** Replaces every use of the weight. Codes are (k, n) int8, scales (n) or scalar. */
+/**
+ * Replaces every use of the weight. Codes are (k, n) int8, scales (n) or scalar. With int8 activations and one scale for the weight
+ * Y this is σx·σy·clip(round(X/σx))·clip(round(Y/σy)), σ = max|·|/127, summed in 32-bit integers; with uint8 the zero point of X is
+ * subtracted from its codes.
+ */
 export function applyIntegerProduct(
   model: Model,
   kernels: Kernels,
   site: WeightSite,
-  options: { readonly perChannel: boolean; readonly reduceRange: boolean },
+  options: IntegerProductOptions,
 ): IntegerProduct {
   const { tensor, graph, value, uses } = site;
   const byRows = isStoredByRows(uses[0] as WeightUse);
@@ -68,11 +82,17 @@ export function applyIntegerProduct(
   );
   const codes = graph.addInitializer(`${value.name}.int8`, parts.tensors[0] as Tensor);
   const scales = graph.addInitializer(`${value.name}.scale`, parts.tensors[1] as Tensor);
-  for (const use of uses) rewrite(model, use.node, codes, scales);
+  for (const use of uses) rewrite(model, use.node, codes, scales, options.activations);
   return { error, keep: () => parts.keep() };
 }
 
-function rewrite(model: Model, node: Node, codes: Value, scales: Value): void {
+function rewrite(
+  model: Model,
+  node: Node,
+  codes: Value,
+  scales: Value,
+  activations: IntegerProductOptions["activations"],
+): void {
   const graph = node.graph as Graph;
   const b = new Builder(graph, { prefix: `${node.name || node.outputs[0]?.name}.`, before: node });
   const [input, , addend] = node.inputs as [Value, Value, Value | undefined];
@@ -81,8 +101,9 @@ function rewrite(model: Model, node: Node, codes: Value, scales: Value): void {
   const scaled = alpha === 1 ? scales : b.op("Mul", [scales, b.constant("alpha", Tensor.float32([], [alpha]))]);
   let left: Value;
   let right: Value | undefined;
-  if (model.opset >= DYNAMIC_SINCE) {
-    const [codesOf, scaleOf, zeroOf] = quantized(graph, input, node);
+  if (model.opset >= DYNAMIC_SINCE || activations === "int8") {
+    const [codesOf, scaleOf, zeroOf] =
+      activations === "int8" ? signed(graph, input, node) : quantized(graph, input, node);
     const sums = b.op("MatMulInteger", [codesOf, codes, zeroOf], { name: "sums" });
     left = b.op("Cast", [sums], { attributes: { to: dtypeCode("float32") }, name: "float" });
     right = b.op("Mul", [scaleOf, scaled], { name: "scale" });
@@ -106,4 +127,22 @@ function quantized(graph: Graph, input: Value, before: Node): [Value, Value, Val
   if (known) return known.node.outputs as [Value, Value, Value];
   const b = new Builder(graph, { prefix: `${input.name}.`, before });
   return b.ops("DynamicQuantizeLinear", [input], { outputs: 3, name: "uint8" }) as [Value, Value, Value];
+}
+
+/** The activation in int8 with its scale, max|x|/127: quantized once however many products read it. */
+function signed(graph: Graph, input: Value, before: Node): [Value, Value] {
+  const stem = `${input.name}.int8`;
+  const known = input.uses.find(({ node }) => node.opType === "QuantizeLinear" && node.name.startsWith(stem))?.node;
+  if (known) return [known.outputs[0] as Value, known.inputs[1] as Value];
+  const b = new Builder(graph, { prefix: `${stem}.`, before });
+  const number = (name: string, value: number): Value => b.constant(name, Tensor.float32([], [value]));
+  const largest = b.op("ReduceMax", [b.op("Abs", [input])], { attributes: { keepdims: 0 }, name: "largest" });
+  // Zeros have no scale: any will do
+  const scale = b.op("Max", [b.op("Div", [largest, number("top", 127)]), number("least", LEAST_SCALE)], {
+    name: "scale",
+  });
+  const codes = b.op("QuantizeLinear", [input, scale, b.constant("zero", Tensor.of("int8", [], new Int8Array(1)))], {
+    name: "codes",
+  });
+  return [codes, scale];
 }

@@ -8,11 +8,11 @@
  * Needs: nothing. With data at hand `quantize` is faster.
  * Cost: one pass over the weights.
  * Maths: x ≈ (q_x − z_x)·s_x with s_x = (max − min)/255 of this very x; y = s_x·s_w·Σ (q_x − z_x)·q_w, weights symmetric:
- * s_w = max|w|/127 per output channel.
+ * s_w = max|w|/127 per output channel. `activations: int8` without zero points: s_x·s_w·Σ clip(round(x/s_x))·clip(round(w/s_w)).
  * Paper: Jacob et al. 2018 (arXiv 1712.05877); Zafrir et al. 2019, Q8BERT (arXiv 1910.06188).
  */
 import { z } from "zod";
-import { throwIfAborted } from "../../base/error.ts";
+import { PareError, throwIfAborted } from "../../base/error.ts";
 import { formatShape } from "../../base/shape.ts";
 import { loadKernels } from "../../kernels/kernels.ts";
 import type { Model } from "../../ir/model.ts";
@@ -25,10 +25,14 @@ import { choices } from "../search-range.ts";
 import { type TechniqueFunction, defineTechnique } from "../technique.ts";
 import { applyIntegerProduct, reasonAgainstInteger } from "./integer-product.ts";
 import { formatNamed } from "./formats.ts";
+import { formatsOf, onlyOption } from "./layer-formats.ts";
 import { type PlanOptions, applyPlan, bytesOfPlan, planOf } from "./weight-forms.ts";
 
 /** Bytes that the extra nodes and names of one weight take in the file. */
 const NODE_BYTES = 512;
+
+/** First opset with QuantizeLinear and MatMulInteger. */
+const SIGNED_SINCE = 10;
 
 const options = z.object({
   perChannel: z
@@ -40,11 +44,19 @@ const options = z.object({
     .boolean()
     .default(false)
     .describe("7-bit weights: for CPUs without integer dot products, whose 16-bit sums overflow"),
+  activations: z
+    .enum(["uint8", "int8"])
+    .default("uint8")
+    .describe(
+      "uint8: scale and zero point of the range at hand; int8: no zero point, with perChannel=false exactly σx σy clip(round(X/σx)) clip(round(Y/σy))",
+    )
+    .meta({ search: choices("uint8", "int8") }),
   rest: z
     .enum(["weights", "leave"])
     .default("weights")
     .describe("weights of other operators (convolutions, tables, recurrent layers): stored in 8 bits, or left alone"),
   minElements: z.number().int().min(1).default(256).describe("smaller weights are left alone"),
+  only: onlyOption,
   keep: keepOption,
 });
 
@@ -71,7 +83,13 @@ export const quantizeDynamic: TechniqueFunction = defineTechnique({
     const kernels = await loadKernels();
     const keep = keepOf(chosen.keep, model, journal);
     const eager = new EagerBudget();
+    if (chosen.activations === "int8" && model.opset < SIGNED_SINCE)
+      throw new PareError("unsupported", `Activations in int8 need opset ${SIGNED_SINCE}`, {
+        found: `opset ${model.opset}`,
+        help: "Raise it with 'pare convert --opset 17', or use --activations uint8",
+      });
     const sites = weightSites(model);
+    const formatOf = formatsOf({ layers: {}, only: chosen.only }, model, sites, "int8", journal);
     for (const [index, site] of sites.entries()) {
       throwIfAborted(context.signal);
       context.onProgress({ stage: "quantize-dynamic", done: index, total: sites.length });
@@ -85,7 +103,9 @@ export const quantizeDynamic: TechniqueFunction = defineTechnique({
             ? `${elements} elements are too few (min-elements ${chosen.minElements})`
             : dtype !== "float32"
               ? `its elements are ${dtype}`
-              : undefined;
+              : formatOf(site).format === "float"
+                ? formatOf(site).why
+                : undefined;
       if (why) {
         journal.skip(value.name, why);
         continue;
@@ -101,7 +121,7 @@ export const quantizeDynamic: TechniqueFunction = defineTechnique({
         await eager.keep(result, byteLength);
         journal.change({
           what: value.name,
-          how: `float32 ${formatShape(shape)} of ${layers} -> int8 ${chosen.perChannel ? "per channel" : "per tensor"}, activations uint8 on the fly`,
+          how: `float32 ${formatShape(shape)} of ${layers} -> int8 ${chosen.perChannel ? "per channel" : "per tensor"}, activations ${chosen.activations} on the fly`,
           bytesBefore: byteLength,
           bytesAfter: byteLength / 4 + (scales ?? 1) * 4,
           get error() {
