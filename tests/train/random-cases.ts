@@ -262,7 +262,7 @@ const gridSample: Draw = (rng) => {
   const rank = between(rng, 2, 3);
   const [batch, width] = many(rng, 2, 1, 2) as [number, number];
   const attributes = {
-    mode: pick(rng, ["linear", "linear", "nearest"]),
+    mode: pick(rng, rank === 2 ? ["linear", "cubic", "nearest"] : ["linear", "nearest"]),
     padding_mode: pick(rng, ["zeros", "border", "reflection"]),
     align_corners: rng.below(2),
   };

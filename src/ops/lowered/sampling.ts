@@ -31,21 +31,15 @@ interface Neighbour {
 }
 
 interface Sampling {
-  readonly mode: "nearest" | "linear";
+  readonly mode: "nearest" | "linear" | "cubic";
   readonly padding: string;
   readonly corners: boolean;
 }
 
 function samplingOf(c: RuleContext): Sampling {
-  const given = c.node.string("mode") ?? (c.opset < 20 ? "bilinear" : "linear");
-  const mode = given === "nearest" ? "nearest" : given.endsWith("linear") ? "linear" : undefined;
-  if (!mode)
-    throw new PareError("not-differentiable", `GridSample with mode '${given}' has no gradient`, {
-      where: `node '${c.node.name}' (GridSample)`,
-      help: "Sample linearly, or to the nearest element",
-    });
+  const mode = c.node.string("mode") ?? "linear"; // bilinear and bicubic before opset 20
   return {
-    mode,
+    mode: mode === "nearest" ? mode : mode.endsWith("cubic") ? "cubic" : "linear",
     padding: c.node.string("padding_mode") ?? "zeros",
     corners: c.node.int("align_corners", 0) !== 0,
   };
@@ -82,10 +76,34 @@ function neighbours(c: RuleContext, p: Value, size: number, how: Sampling): Neig
   const below = c.b.op("Floor", [x]);
   const t = sub(c, x, below);
   const first = integer(c, below);
-  return [neighbour(first, sub(c, scalar(c, dtype, 1), t)), neighbour(add(c, first, ints(c, [1])), t)];
+  const rest = sub(c, scalar(c, dtype, 1), t);
+  [t.dtype, rest.dtype] = [dtype, dtype];
+  const next = (steps: number): Value => add(c, first, ints(c, [steps]));
+  if (how.mode === "linear") return [neighbour(first, rest), neighbour(next(1), t)];
+  return [
+    neighbour(next(-1), farWeight(c, t)),
+    neighbour(first, nearWeight(c, t)),
+    neighbour(next(1), nearWeight(c, rest)),
+    neighbour(next(2), farWeight(c, rest)),
+  ];
 }
 
-// y[n, c, z] = Σ_k w_k(grid[n, z])·x[n, c, place_k(grid[n, z])] over the 2ʳ corners of the cell, or the nearest element alone
+const CUBIC = -0.75; // a of the cubic kernel (Keys 1981), as the engine has it
+
+// ((a + 2)·d − (a + 3))·d² + 1, the weight of an element at distance d ≤ 1
+function nearWeight(c: RuleContext, d: Value): Value {
+  const number = (value: number): Value => scalar(c, d.dtype, value);
+  const slope = sub(c, scale(c, d, CUBIC + 2, d.dtype), number(CUBIC + 3));
+  return add(c, mul(c, slope, mul(c, d, d)), number(1));
+}
+
+// ((a·d − 5a)·d + 8a)·d − 4a at distance d = t + 1, which is a·t·(t − 1)²
+function farWeight(c: RuleContext, t: Value): Value {
+  const before = sub(c, t, scalar(c, t.dtype, 1));
+  return mul(c, scale(c, t, CUBIC, t.dtype), mul(c, before, before));
+}
+
+// y[n, c, z] = Σ_k w_k(grid[n, z])·x[n, c, place_k(grid[n, z])] over the 2ʳ or 4ʳ elements around, or the nearest alone
 export const lowerGridSample: Lower = (c) => {
   const [image, grid] = c.node.inputs as readonly [Value, Value];
   const how = samplingOf(c);
