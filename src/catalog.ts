@@ -4,6 +4,7 @@ import { pruneChannels } from "./techniques/prune/prune-channels.ts";
 import { pruneWeights } from "./techniques/prune/prune-weights.ts";
 import { storeSparse } from "./techniques/prune/store-sparse.ts";
 import { cast } from "./techniques/quantize/cast.ts";
+import { quantizeAware } from "./techniques/quantize-aware/quantize-aware.ts";
 import { equalize } from "./techniques/quantize/equalize.ts";
 import { quantizeDynamic } from "./techniques/quantize/quantize-dynamic.ts";
 import { quantizeWeights } from "./techniques/quantize/quantize-weights.ts";
@@ -23,6 +24,7 @@ export const TECHNIQUES: ReadonlyMap<string, Technique> = new Map(
     quantizeDynamic,
     equalize,
     quantize,
+    quantizeAware,
     pruneWeights,
     pruneChannels,
     storeSparse,

@@ -1,6 +1,6 @@
-/** What the studies of distillation share: runs that are skipped when they are recorded already, and how a model is judged. */
+/** What studies of training share: runs that are skipped when they are recorded already, and how a model is judged. */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { evaluate } from "../../dist/evaluate/evaluate.node.js";
@@ -11,8 +11,8 @@ import { formatStep } from "../../dist/techniques/recipe.js";
 const here = dirname(fileURLToPath(import.meta.url));
 export const runsFolder = join(here, "runs");
 
-/** Options of every study: where data lies and models are kept, threads, and how many runs to make before stopping. */
-export function studyOptions() {
+/** Options of every study, and its own: where data lies and models are kept, threads, how many runs to make before stopping. */
+export function studyOptions(own = {}) {
   const { values } = parseArgs({
     options: {
       data: { type: "string", default: join(here, "..", "..", "..", "shared", "data") },
@@ -20,6 +20,7 @@ export function studyOptions() {
       threads: { type: "string", default: "2" },
       runs: { type: "string", default: "1000" },
       pictures: { type: "string" },
+      ...own,
     },
   });
   if (!existsSync(values.data)) {
@@ -30,14 +31,14 @@ export function studyOptions() {
   return { ...values, threads: Number(values.threads), left: Number(values.runs) };
 }
 
-/** The raw results of a study, one row per run, in runs/<name>.json: written after every run. */
+/** The raw results of a study, one row per run, in runs/<name>.json of its folder: written after every run. */
 export class Study {
-  constructor(name, options) {
-    this.file = join(runsFolder, `${name}.json`);
+  constructor(name, options, folder = here) {
+    this.file = join(folder, "runs", `${name}.json`);
     this.options = options;
     const old = existsSync(this.file) ? JSON.parse(readFileSync(this.file, "utf8")) : undefined;
     const { versions, ...machine } = machineInfo();
-    this.record = old ?? { study: name, command: `node experiments/distillation/${name}.mjs`, machine, versions, rows: [] };
+    this.record = old ?? { study: name, command: `node experiments/${basename(folder)}/${name}.mjs`, machine, versions, rows: [] };
   }
 
   find(key) {
@@ -52,7 +53,7 @@ export class Study {
     const figures = await work();
     const row = { ...key, ...figures, seconds: Number(((performance.now() - started) / 1000).toFixed(1)) };
     this.record.rows.push(row);
-    mkdirSync(runsFolder, { recursive: true });
+    mkdirSync(dirname(this.file), { recursive: true });
     writeFileSync(this.file, `${JSON.stringify(this.record, null, 1)}\n`);
     console.log(JSON.stringify(row));
   }

@@ -22,6 +22,7 @@ import { reduction } from "./reduction.ts";
 import { resampling } from "./resize.ts";
 import { sequence } from "./sequence.ts";
 import { shape } from "./shape.ts";
+import { simulatedTable } from "./simulated.ts";
 import { signal } from "./signal.ts";
 
 /** Keys are `Op` in the standard domain, `domain::Op` elsewhere. */
@@ -47,6 +48,7 @@ const TABLE: ReadonlyMap<string, readonly OpSpec[]> = collect([
   sequence,
   loss,
   contrib,
+  simulatedTable,
 ]);
 
 function collect(tables: readonly OpTable[]): ReadonlyMap<string, readonly OpSpec[]> {

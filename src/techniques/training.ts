@@ -7,15 +7,17 @@ import type { Model } from "../ir/model.ts";
 import { trainModel } from "../train/loop.ts";
 import { type LossName, LOSSES, type LossTerm, TEACHER_LOSSES, type TeacherLossName } from "../train/losses/table.ts";
 import { type OptimizerName, OPTIMIZERS } from "../train/optimizers/optimizer.ts";
+import type { Projection } from "../train/projections.ts";
 import { type ScheduleName, SCHEDULES } from "../train/schedule.ts";
 import type { TrainResult } from "../train/train-options.ts";
 import { convertOpset } from "../transform/opset.ts";
 import { engine } from "./engine.ts";
-import { range } from "./search-range.ts";
-import type { Context } from "./technique.ts";
+import { loadModelFile } from "./model-file.ts";
+import { choices, range } from "./search-range.ts";
+import type { Context, Need } from "./technique.ts";
 
 /** The oldest opset in which every gradient can be written. */
-const TRAINING_OPSET = 17;
+export const TRAINING_OPSET = 17;
 
 /** What the options become. */
 export interface TrainingChoice {
@@ -109,6 +111,35 @@ export const trainingOptions: { readonly [Name in keyof TrainingChoice]: z.ZodTy
     .describe("batches over which BatchNorm's statistics are measured anew at the end"),
 };
 
+/** Options of techniques whose model may learn from another beside the labels. */
+export const teacherOptions: {
+  readonly teacher: z.ZodType<string>;
+  readonly teacherShare: z.ZodType<number>;
+} = {
+  teacher: z
+    .string()
+    .default("none")
+    .describe("learn soft labels, too: of 'original', the model that compression started from, or of a model file")
+    .meta({ search: choices("none", "original") }),
+  teacherShare: z
+    .number()
+    .min(0)
+    .max(1)
+    .default(0.5)
+    .describe("weight of the teacher's part of the loss; 1 needs no labels"),
+};
+
+/** What they need: labels, unless the teacher has the whole share of the loss. */
+export function teacherDemands(chosen: { readonly teacher: string; readonly teacherShare: number }): readonly Need[] {
+  return chosen.teacher !== "none" && chosen.teacherShare === 1 ? [] : ["labels"];
+}
+
+/** The teacher that they name. */
+export async function teacherNamed(named: string, original: Model): Promise<Model | undefined> {
+  if (named === "none") return undefined;
+  return named === "original" ? original : loadModelFile(named);
+}
+
 /** A teacher beside the labels: (1 − share)·loss + share·soft labels, and what is matched. */
 export interface Teaching {
   readonly model: Model;
@@ -123,6 +154,8 @@ export interface TrainingSetting {
   readonly frozen?: ((name: string) => boolean) | undefined;
   readonly maskZeros?: boolean | undefined;
   readonly batchNorm?: "batch" | "frozen" | undefined;
+  /** What weights obey after every step. */
+  readonly projections?: readonly Projection[] | undefined;
 }
 
 /** Trains the weights of the model in place on the context's data. */
@@ -162,6 +195,7 @@ export async function trainOn(
       frozen: setting.frozen,
       maskZeros: setting.maskZeros,
       batchNorm: setting.batchNorm,
+      projections: setting.projections,
       terms,
       teacher: teacher && { model: teacher },
       augment: { flip, crop, cutout, noise, mixup, cutmix },

@@ -1,4 +1,5 @@
 /** Loss and accuracy of a model under training on held-out samples. */
+import { inferShapes } from "../analyse/shapes.ts";
 import { PareError } from "../base/error.ts";
 import type { Batch, Dataset } from "../data/dataset.ts";
 import { cloneModel } from "../ir/clone.ts";
@@ -6,6 +7,7 @@ import type { Model } from "../ir/model.ts";
 import { asNumbers } from "../run/arrays.ts";
 import { dropPadding, feedChunks } from "../run/feeds.ts";
 import type { Feeds, NdArray, Port, Resident, Session, SessionOptions } from "../run/session.ts";
+import { lowerSimulated } from "./lower.ts";
 import type { LossName } from "./losses/table.ts";
 import { type OutputKind, scoresOf } from "./scores.ts";
 import { type LossOptions, score, type Tally } from "./scoring.ts";
@@ -52,6 +54,8 @@ export class Evaluator {
     options: SessionOptions,
   ): Promise<Evaluator> {
     const copy = cloneModel(model);
+    inferShapes(copy);
+    lowerSimulated(copy);
     const { graph } = copy;
     const output = graph.outputs[0];
     if (!output) throw new PareError("bad-model", "The model has no output to evaluate");

@@ -6,6 +6,7 @@ import type { Graph, Node, Value } from "../ir/graph.ts";
 import type { Model } from "../ir/model.ts";
 import { lowerNode } from "../ops/lower-node.ts";
 import { specOf } from "../ops/registry.ts";
+import { SIMULATED_DOMAIN } from "../ops/simulated.ts";
 import { ancestors, dependents } from "./dependents.ts";
 
 /** Lowered forms may contain operators that are lowered in turn, and loops within loops; real nesting is a few levels deep. */
@@ -43,4 +44,10 @@ export function lowerPath(model: Model, of: Value, wrt: readonly Value[]): void 
     inferShapes(model);
   }
   throw new PareError("internal", "Operators are lowered without end", { where: `the path to '${of.name}'` });
+}
+
+/** Puts plain operators in the places of those that simulate low-bit numbers, which no engine knows. Shapes are known. */
+export function lowerSimulated({ graph, opset }: Model): void {
+  for (const node of graph.nodes.filter(({ domain }) => domain === SIMULATED_DOMAIN))
+    lowerNode(graph, node, opset, () => undefined);
 }

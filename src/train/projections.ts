@@ -16,6 +16,16 @@ export function nonNegative(matches: (name: string) => boolean): Projection {
   return { name: "non-negative", matches, project: (s, weight) => s.b.op("Relu", [weight]) };
 }
 
+/** w ← min(max(w, low), high); without `high` there is no upper end. */
+export function within(matches: (name: string) => boolean, low: number, high?: number): Projection {
+  return {
+    name: `within ${low}, ${high}`,
+    matches,
+    project: (s, weight) =>
+      s.b.op("Clip", [weight, scalar(s, "float32", low), ...(high === undefined ? [] : [scalar(s, "float32", high)])]),
+  };
+}
+
 /**
  * w ← w·c/max(‖w‖, c) for the weights of each output (axis 0; a vector as a whole), whose norm stays at most c
  * (Srebro and Shraibman 2005).

@@ -11,6 +11,7 @@ import type { Provider } from "../run/session.ts";
 import { type BatchStatistics, useBatchStatistics } from "./batch-statistics.ts";
 import { bindBatch } from "./bind-batch.ts";
 import type { OpenSession } from "./evaluator.ts";
+import { lowerSimulated } from "./lower.ts";
 import { removeUnused } from "./remove-unused.ts";
 import { StepState } from "./step-state.ts";
 
@@ -49,6 +50,7 @@ export async function reestimateBatchNorm(
   const statistics = useBatchStatistics(graph, copy.opset, state);
   if (statistics.length === 0 || batches === 0) return [];
   inferShapes(copy);
+  lowerSimulated(copy);
   graph.outputs.splice(0, graph.outputs.length, ...statistics.flatMap((each) => each.batch));
   removeUnused(graph, graph.nodes);
   state.dropUnused();

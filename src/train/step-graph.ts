@@ -13,6 +13,7 @@ import { useBlocks } from "./blocked/layout.ts";
 import { blockedGrad, lowerBlocks } from "./blocked/rules.ts";
 import { feedDropout, type NoisePort } from "./dropout.ts";
 import { addGradients } from "./grad.ts";
+import { lowerSimulated } from "./lower.ts";
 import type { LossSite } from "./losses/loss.ts";
 import { addObjective, type LabelKind, type Objective, type ObjectiveOptions } from "./objective.ts";
 import type { Optimizer, OptimizerOptions } from "./optimizers/optimizer.ts";
@@ -142,6 +143,7 @@ export function buildStepGraph(model: Model, options: StepOptions): StepGraph {
   const scalars = Object.fromEntries(optimizer.scalars.map((name) => [name, b.input(name, "float32", [])]));
   const updates = addUpdates(site, { state, optimizer, scalars, parameters: all, gradients, lossScale, options });
   moveStatistics(site, statistics, options.statisticsMomentum ?? 0.9, (input, next) => state.link(input, next));
+  lowerSimulated(step);
   lowerBlocks(step);
   removeUnused(graph, graph.nodes);
   state.dropUnused();

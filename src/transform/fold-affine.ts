@@ -16,6 +16,11 @@ export interface FoldedAffine {
   /** The operator that went and the linear operator that took it over. */
   readonly folded: string;
   readonly into: string;
+  /** The linear operator, and the factor that the weights of each channel took; undefined: none. */
+  readonly linear: Node;
+  readonly scale: Float64Array | undefined;
+  /** What the operator that went gave; the linear operator's output has taken its place. */
+  readonly output: Value;
 }
 
 export interface FoldAffineResult {
@@ -64,8 +69,12 @@ export async function foldAffine(model: Model): Promise<FoldAffineResult> {
           if (kind === "BatchNormalization") skipped.set(label, affine);
           continue;
         }
+        const affineOutput = use.node.outputs[0] as Value;
         if (await applyAffine(model, graph, linear, use.node, affine)) {
-          folded.push({ folded: label, into: node.name || node.opType });
+          const channels = linear.channels;
+          const scale =
+            affine.scale?.length === 1 ? new Float64Array(channels).fill(affine.scale[0] ?? 1) : affine.scale;
+          folded.push({ folded: label, into: node.name || node.opType, linear: node, scale, output: affineOutput });
           changed = true;
         }
       }

@@ -9,11 +9,14 @@ export interface ActivationGrid {
   readonly dtype: "uint8" | "int8";
   readonly scale: number;
   readonly zeroPoint: number;
+  /** Largest code, where the grid has fewer than its type; the codes are cut off there. */
+  readonly highest?: number | undefined;
 }
 
 /**
  * Quantizes one activation: its quantized readers see the dequantized value, and where `everywhere` is set all readers and
  * the graph's outputs do, so that its producer feeds the QuantizeLinear alone (which is what makes it an int8 operator).
+ * Returns the dequantized value.
  */
 export function quantizeActivation(
   graph: Graph,
@@ -21,7 +24,7 @@ export function quantizeActivation(
   grid: ActivationGrid,
   readers: ReadonlySet<Node>,
   everywhere: boolean,
-): void {
+): Value {
   const uses = value.uses.filter((use) => everywhere || readers.has(use.node));
   const before = value.producer ? graph.nodes[graph.nodes.indexOf(value.producer) + 1] : graph.nodes[0];
   const b = new Builder(graph, { before });
@@ -31,19 +34,32 @@ export function quantizeActivation(
     `zero_${grid.dtype}_${grid.zeroPoint}`,
     Tensor.of(grid.dtype, [], grid.dtype === "uint8" ? Uint8Array.of(grid.zeroPoint) : Int8Array.of(grid.zeroPoint)),
   );
-  const codes = b.op("QuantizeLinear", [value, scale, zeroPoint], { name: `${value.name}.q` });
+  const rounded = b.op("QuantizeLinear", [value, scale, zeroPoint], { name: `${value.name}.q` });
+  [rounded.dtype, rounded.shape] = [grid.dtype, value.shape];
+  const codes = grid.highest === undefined ? rounded : cutOff(b, rounded, grid.dtype, grid.highest);
   const back = b.op("DequantizeLinear", [codes, scale, zeroPoint], { name: `${value.name}.dq` });
   codes.dtype = grid.dtype;
   codes.shape = value.shape;
   back.dtype = "float32";
   back.shape = value.shape;
   for (const use of uses) use.node.setInput(use.index, back);
-  if (!everywhere || !graph.isOutput(value)) return;
+  if (!everywhere || !graph.isOutput(value)) return back;
   const name = value.name;
   value.name = graph.uniqueName(`${name}.float`);
   back.name = name;
   back.original = value.original;
   for (const [index, output] of graph.outputs.entries()) if (output === value) graph.outputs[index] = back;
+  return back;
+}
+
+/** Codes up to `highest`: the operator before still gives all that its type holds, and runs on integers. */
+function cutOff(b: Builder, codes: Value, dtype: ActivationGrid["dtype"], highest: number): Value {
+  const limit = sharedConstant(
+    b.graph,
+    `highest_${dtype}_${highest}`,
+    Tensor.of(dtype, [], dtype === "uint8" ? Uint8Array.of(highest) : Int8Array.of(highest)),
+  );
+  return b.op("Clip", [codes, undefined, limit], { name: `${codes.name}.clip` });
 }
 
 /** Replaces one input of a node by the dequantized form of integer constants. */

@@ -23,6 +23,10 @@ const NO_CASE: Readonly<Record<string, string>> = {
   "onnx.brevitas::Quant": "not an operator of ONNX Runtime",
   "qonnx.custom_op.general::Quant": "not an operator of ONNX Runtime",
   "qonnx.custom_op.general::BipolarQuant": "not an operator of ONNX Runtime",
+  "pare.train::FakeQuantize": "exists only in training: train/simulated.test.ts",
+  "pare.train::FakeBinary": "exists only in training: train/simulated.test.ts",
+  "pare.train::FakeTernary": "exists only in training: train/simulated.test.ts",
+  "pare.train::FakeTrainedTernary": "exists only in training: train/simulated.test.ts",
 };
 
 /** Outputs whose size only the data decides: the engine knows them, inference cannot. */

@@ -20,10 +20,8 @@ import type { Keep } from "../../analyse/keep.ts";
 import type { Model } from "../../ir/model.ts";
 import type { Tensor } from "../../ir/tensor.ts";
 import { keepOf, keepOption } from "../keep-option.ts";
-import { loadModelFile } from "../model-file.ts";
-import { choices } from "../search-range.ts";
 import { type TechniqueFunction, defineTechnique } from "../technique.ts";
-import { trainingOptions, trainOn } from "../training.ts";
+import { teacherDemands, teacherNamed, teacherOptions, trainingOptions, trainOn } from "../training.ts";
 
 export const finetune: TechniqueFunction = defineTechnique({
   name: "finetune",
@@ -32,17 +30,7 @@ export const finetune: TechniqueFunction = defineTechnique({
   needs: ["training"],
   options: z.object({
     ...trainingOptions,
-    teacher: z
-      .string()
-      .default("none")
-      .describe("learn soft labels, too: of 'original', the model that compression started from, or of a model file")
-      .meta({ search: choices("none", "original") }),
-    teacherShare: z
-      .number()
-      .min(0)
-      .max(1)
-      .default(0.5)
-      .describe("weight of the teacher's part of the loss; 1 needs no labels"),
+    ...teacherOptions,
     maskZeros: z.boolean().default(true).describe("weights that pruning set to zero stay zero"),
     batchNorm: z
       .enum(["batch", "frozen"])
@@ -52,7 +40,7 @@ export const finetune: TechniqueFunction = defineTechnique({
       ),
     keep: keepOption,
   }),
-  demands: ({ teacher, teacherShare }) => (teacher !== "none" && teacherShare === 1 ? [] : ["labels"]),
+  demands: teacherDemands,
   async run(model, chosen, context) {
     const { journal } = context;
     const { keep: patterns, teacher, teacherShare, maskZeros, batchNorm, ...training } = chosen;
@@ -61,7 +49,7 @@ export const finetune: TechniqueFunction = defineTechnique({
     const before = new Map(
       [...model.graph.initializers].flatMap(([name, { tensor }]) => (tensor ? [[name, tensor] as const] : [])),
     );
-    const teaching = await teacherOf(teacher, context.original);
+    const teaching = await teacherNamed(teacher, context.original);
     const result = await trainOn(
       model,
       training,
@@ -87,11 +75,6 @@ export const finetune: TechniqueFunction = defineTechnique({
     return model;
   },
 });
-
-async function teacherOf(named: string, original: Model): Promise<Model | undefined> {
-  if (named === "none") return undefined;
-  return named === "original" ? original : loadModelFile(named);
-}
 
 /** Names of the weights that the patterns name, directly or through the node that reads them. */
 function frozenNames(model: Model, keep: Keep): Set<string> {

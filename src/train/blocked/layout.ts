@@ -7,6 +7,7 @@ import type { Model } from "../../ir/model.ts";
 import { windowOf } from "../../ops/gradients/conv.ts";
 import { reshape, type Site, slice } from "../../ops/gradients/words.ts";
 import { specOf } from "../../ops/registry.ts";
+import { SIMULATED_DOMAIN } from "../../ops/simulated.ts";
 import { OUTPUTS } from "./batch-norm.ts";
 import {
   type Activation,
@@ -66,6 +67,7 @@ class Layout {
 
   visit(node: Node): void {
     this.#seen.add(node);
+    if (node.domain === SIMULATED_DOMAIN) this.#elementwise(node);
     if (node.domain !== "") return;
     if (node.opType === "Conv") this.#conv(node);
     else if (node.opType === "BatchNormalization") this.#batchNorm(node);
