@@ -10,7 +10,7 @@ export interface ActivationGrid {
   readonly scale: number;
   readonly zeroPoint: number;
   /** Largest code, where the grid has fewer than its type; the codes are cut off there. */
-  readonly highest?: number | undefined;
+  readonly cutAt?: number | undefined;
 }
 
 /**
@@ -36,7 +36,7 @@ export function quantizeActivation(
   );
   const rounded = b.op("QuantizeLinear", [value, scale, zeroPoint], { name: `${value.name}.q` });
   [rounded.dtype, rounded.shape] = [grid.dtype, value.shape];
-  const codes = grid.highest === undefined ? rounded : cutOff(b, rounded, grid.dtype, grid.highest);
+  const codes = grid.cutAt === undefined ? rounded : cutOff(b, rounded, grid.dtype, grid.cutAt);
   const back = b.op("DequantizeLinear", [codes, scale, zeroPoint], { name: `${value.name}.dq` });
   codes.dtype = grid.dtype;
   codes.shape = value.shape;

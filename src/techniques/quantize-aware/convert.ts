@@ -56,11 +56,11 @@ export async function convert(
     const { rounding, bits } = of;
     const before = rounding.behind && given.get(grids.find((each) => each.of.rounding === rounding.behind)?.of ?? of);
     const made = new Map<Value, Value>();
-    const highest = bits < 8 ? 2 ** bits - 1 : undefined;
+    const cutAt = bits < 8 ? 2 ** bits - 1 : undefined;
     for (const planned of rounding.values) {
       const value = moved.get(planned) ?? planned;
       const source = before?.get(planned) ?? value;
-      const grid = { dtype: "uint8", scale, zeroPoint, highest } as const;
+      const grid = { dtype: "uint8", scale, zeroPoint, cutAt } as const;
       made.set(
         planned,
         quantizeActivation(model.graph, source, grid, rounding.readers, rounding.everywhere.has(planned)),
