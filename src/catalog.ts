@@ -8,6 +8,7 @@ import { quantizeAware } from "./techniques/quantize-aware/quantize-aware.ts";
 import { equalize } from "./techniques/quantize/equalize.ts";
 import { quantizeDynamic } from "./techniques/quantize/quantize-dynamic.ts";
 import { quantizeWeights } from "./techniques/quantize/quantize-weights.ts";
+import { simulate } from "./techniques/quantize/simulate.ts";
 import { quantize } from "./techniques/quantize/quantize.ts";
 import { simplify } from "./techniques/simplify/simplify.ts";
 import type { Technique } from "./techniques/technique.ts";
@@ -25,6 +26,7 @@ export const TECHNIQUES: ReadonlyMap<string, Technique> = new Map(
     equalize,
     quantize,
     quantizeAware,
+    simulate,
     pruneWeights,
     pruneChannels,
     storeSparse,

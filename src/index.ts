@@ -46,6 +46,7 @@ export { cast } from "./techniques/quantize/cast.ts";
 export { quantizeDynamic } from "./techniques/quantize/quantize-dynamic.ts";
 export { quantizeWeights } from "./techniques/quantize/quantize-weights.ts";
 export { quantize } from "./techniques/quantize/quantize.ts";
+export { simulate } from "./techniques/quantize/simulate.ts";
 export { simplify } from "./techniques/simplify/simplify.ts";
 export { defineTechnique } from "./techniques/technique.ts";
 export { finetune } from "./techniques/tune/finetune.ts";

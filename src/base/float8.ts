@@ -5,7 +5,7 @@ import { type Minifloat, decodeMinifloat, encodeMinifloat } from "./minifloat.ts
 export type SmallFloat = "float8e4m3fn" | "float8e4m3fnuz" | "float8e5m2" | "float8e5m2fnuz" | "float4e2m1";
 
 /** Micikevicius et al. 2022 (e4m3fn, e5m2), Noune et al. 2022 (fnuz), OCP Microscaling Formats 1.0 (e2m1). */
-const FORMATS: Readonly<Record<SmallFloat, Minifloat>> = {
+export const SMALL_FLOATS: Readonly<Record<SmallFloat, Minifloat>> = {
   float8e4m3fn: { exponentBits: 4, mantissaBits: 3, bias: 7, special: "fn" },
   float8e4m3fnuz: { exponentBits: 4, mantissaBits: 3, bias: 8, special: "fnuz" },
   float8e5m2: { exponentBits: 5, mantissaBits: 2, bias: 15, special: "ieee" },
@@ -18,11 +18,11 @@ const FORMATS: Readonly<Record<SmallFloat, Minifloat>> = {
  * value; without, infinity (e5m2) or NaN. e2m1 has no NaN: it always saturates, and NaN becomes 6.
  */
 export function encodeSmallFloat(format: SmallFloat, x: number, saturate = true): number {
-  return encodeMinifloat(FORMATS[format], x, saturate);
+  return encodeMinifloat(SMALL_FLOATS[format], x, saturate);
 }
 
 export function decodeSmallFloat(format: SmallFloat, code: number): number {
-  return decodeMinifloat(FORMATS[format], code);
+  return decodeMinifloat(SMALL_FLOATS[format], code);
 }
 
 /**

@@ -64,7 +64,7 @@ describe("mistakes", () => {
 
   it("refuses unknown options and values", () => {
     expectMistake(pare("quantize-weights", model, "-o", "x.onnx", "--bitz", "4"), /bitz/);
-    expectMistake(pare("quantize-weights", model, "-o", "x.onnx", "--bits", "5"), /bits/);
+    expectMistake(pare("quantize-weights", model, "-o", "x.onnx", "--bits", "7"), /bits/);
     expectMistake(pare("compress", model, "-o", "x.onnx", "--step", "quantize-weights:bitz=4"), /Did you mean 'bits'/);
     expectMistake(
       pare("compress", model, "-o", "x.onnx", "--step", "prune-weight:ratio=0.5"),

@@ -68,7 +68,7 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
     bits: z
       .union([z.literal(8), z.literal(6), z.literal(5), z.literal(4), z.literal(3), z.literal(2)])
       .optional()
-      .describe("bits of an integer per weight, 4 by default (3, 5, 6: no kernel, unpacked at load)")
+      .describe("bits of an integer per weight (default: 4; 3, 5, 6: no kernel, unpacked at load)")
       .meta({ search: choices(8, 4, 3, 2) }),
     block: z
       .union([
