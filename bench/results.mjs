@@ -23,6 +23,16 @@ const SECTIONS = {
       rows.map((row) => [row.name, gigabytes(row.simdBytesPerSecond), gigabytes(row.plainBytesPerSecond), `${row.ratio.toFixed(1)}×`]),
     ),
   ],
+  "weight-formats": ({ rows }) => [
+    "Number formats of weights",
+    "Time of one run over float32's, in turns, processor time of one thread; formats that are not named here are unpacked at load and run as float32 does. Everything else is in [docs/FORMATS.md](../docs/FORMATS.md).",
+    table(
+      ["format", "layer", "bits per weight", "run, Node", "run, WebAssembly", "load, Node"],
+      rows
+        .filter(({ format, layer }) => ["int8", "int4", "int2", "int5", "codebook16"].includes(format) && layer !== "Gather")
+        .map((row) => [row.format, row.layer, row.bits.toFixed(2), ...[row.node.run, row.wasm.run, row.node.load].map((x) => `${x.toFixed(2)}×`)]),
+    ),
+  ],
   "big-model": ({ rows }) => [
     "Models larger than memory",
     `Each in a fresh process, in turns with plain copies of the same file; seconds are medians, peaks are the largest seen. \`convert\` reads, quantizes and writes; \`verb\` is the whole command, with the proof and the sizes of both files. Rates are bytes of the input per second; \`of copy\` compares with the faster of the two copies. ${rows[0].all.length === 1 ? "One round only: a single copy can be off by a factor of two, so the ratios are no proof." : `${rows[0].all.length} rounds.`}`,

@@ -108,6 +108,24 @@ describe("onnxruntime-web, WebAssembly", () => {
   });
 });
 
+describe("packed kernels that round activations to 8 bits", () => {
+  it.each(["int8", "int4", "int2"] as const)("%s, in Node and in WebAssembly", async (to) => {
+    const names = ["MatMul", "Gemm", "Gather"];
+    for (const symmetric of [true, false]) {
+      const { model, plain } = await quantized(names, to, 21, { compute: "int8", symmetric });
+      const packed = model.graph.nodes.map(({ opType }) => opType);
+      expect(packed.filter((op) => op === "MatMulNBits").length).toBe(2);
+      expect(packed).toContain("GatherBlockQuantized");
+      for (const run of [runOnSynthetic, runInWasm]) {
+        const [actual, expected] = [await run(model), await run(plain)];
+        // Activations up to 3 in steps of 1/127 of a block's peak, 64 products with weights of 0.2: deviation 0.01, outliers of five
+        for (const name of names)
+          expect(worstError({ y: expected[name] as never }, { y: actual[name] as never }), name).toBeLessThan(0.05);
+      }
+    }
+  });
+});
+
 describe("scales", () => {
   it.each(["int4", "int6", "ternary", "binary", "nf4", "apot5", "fp8-e4m3", "codebook16"] as const)(
     "%s: per tensor, channel and block, more of them never losing more",
