@@ -12,7 +12,7 @@ import { Model } from "../dist/ir/model.js";
 import { gptq } from "../dist/techniques/quantize/gptq.js";
 import { median, table, writeRun } from "./support.mjs";
 
-const [size = 2048, rounds = 5] = process.argv.slice(2).map(Number);
+const [size = 2048, rounds = 9] = process.argv.slice(2).map(Number);
 const kernels = await loadKernels();
 const engine = await MatrixEngine.open(openSession, kernels);
 const rng = new Rng(1);
@@ -43,6 +43,8 @@ const session = await openSession(productModel());
 const gram = await moments(size);
 const weights = { k: size, n: size, data: noise(size * size) };
 const product = { a: { dtype: "float32", shape: [size, size], data: noise(size * size) }, b: { dtype: "float32", shape: [size, size], data: weights.data } };
+/** Rounds that are not counted: code and memory are warm after them. */
+const WARM_UP = 3;
 const CASES = {
   "4 bits, groups of 32, act-order": { bits: 4, group: 32, actOrder: true },
   "4 bits, groups of 128, scales on the way": { bits: 4, group: 128, actOrder: false },
@@ -55,7 +57,7 @@ const operations = size ** 3 / 3 + size * size * size;
 const paperOperations = (4 * size ** 3) / 3 + size * size * size;
 const productOperations = 2 * size ** 3;
 const times = Object.fromEntries([...Object.keys(CASES), "product"].map((name) => [name, []]));
-for (let round = 0; round <= rounds; round++) {
+for (let round = -WARM_UP; round < rounds; round++) {
   const seconds = async (work) => {
     const started = performance.now();
     await work();
@@ -63,10 +65,10 @@ for (let round = 0; round <= rounds; round++) {
   };
   for (const [name, own] of Object.entries(CASES)) {
     const took = await seconds(() => gptq(engine, kernels, weights, gram, { ...options, ...own }));
-    if (round > 0) times[name].push(took);
+    if (round >= 0) times[name].push(took);
   }
   const inside = await session.time(product, 2);
-  if (round > 0) times.product.push(Math.min(...inside));
+  if (round >= 0) times.product.push(Math.min(...inside));
 }
 await engine.close();
 await session.close();

@@ -181,6 +181,8 @@ export interface FeedbackRounding {
   readonly zeroPoints: Float32Array; // (grids, n)
   /** Largest code. */
   readonly top: number;
+  /** Where codes and errors go; default: new arrays. */
+  readonly into?: { readonly codes: Uint8Array; readonly errors: Float32Array } | undefined; // (count, n)
 }
 
 export interface FeedbackRounded {

@@ -86,8 +86,10 @@ export function invertUpper(arena: Arena, wasm: KernelExports, u: Float32Array, 
 
 export function roundWithFeedback(arena: Arena, wasm: KernelExports, problem: FeedbackRounding): FeedbackRounded {
   const { w, base, count, n, feedback, importance, groups, scales, zeroPoints, top } = problem;
-  const codes = new Uint8Array(count * n);
-  const errors = new Float32Array(count * n);
+  const { codes, errors } = problem.into ?? {
+    codes: new Uint8Array(count * n),
+    errors: new Float32Array(count * n),
+  };
   const grids = scales.length / n;
   const step = pieceOf(Math.max(count, grids), n);
   let loss = 0;

@@ -64,9 +64,9 @@ export function roundWithFeedback({
   scales,
   zeroPoints,
   top,
+  into,
 }: FeedbackRounding): FeedbackRounded {
-  const codes = new Uint8Array(count * n);
-  const errors = new Float32Array(count * n);
+  const { codes, errors } = into ?? { codes: new Uint8Array(count * n), errors: new Float32Array(count * n) };
   let loss = 0;
   for (let j = count - 1; j >= 0; j--)
     for (let o = 0; o < n; o++) {

@@ -63,7 +63,6 @@ export async function gptq(
     dynamic,
     leaf: dynamic ? Math.floor(leaf / options.group) * options.group : leaf,
     w: { rows: k, cols: n, data: inOrder(weights.data, order, n) },
-    moved: { rows: k, cols: n, data: new Float32Array(k * n) },
     errors: { rows: k, cols: n, data: new Float32Array(k * n) },
     codes: new Uint8Array(k * n),
     grid: dynamic ? emptyGrid(k, n, options) : (options.grid ?? gridOf(kernels, weights, options)),
@@ -97,76 +96,72 @@ interface Run {
   /** Scales are found group by group, of the weights with the errors before them added. */
   readonly dynamic: boolean;
   readonly w: Matrix;
-  /** Errors fed back so far. */
-  readonly moved: Matrix;
   readonly errors: Matrix;
   readonly codes: Uint8Array;
   readonly grid: Grid;
   readonly loss: { value: number };
 }
 
-/** The second half first, then what its errors mean for the first half, then that. */
-async function roundRange(run: Run, low: number, high: number): Promise<void> {
+/**
+ * The second half first, then what its errors mean for the first half, then that. `moved` are the errors that rows
+ * from `high` on have fed back to rows [low, high).
+ */
+async function roundRange(run: Run, low: number, high: number, moved?: Matrix): Promise<void> {
   const size = high - low;
-  if (size <= run.leaf) return roundLeaf(run, low, high);
+  if (size <= run.leaf) return roundLeaf(run, low, high, moved);
   const middle = high - Math.ceil(size / run.leaf / 2) * run.leaf;
-  await roundRange(run, middle, high);
-  const n = run.w.cols;
-  const moved = await run.engine.product(
+  await roundRange(run, middle, high, moved && rowsOf(moved, middle - low, size));
+  const above = await run.engine.product(
     part(run.feedback, low, middle, middle, high),
-    part(run.errors, middle, high, 0, n),
-    part(run.moved, low, middle, 0, n),
+    rowsOf(run.errors, middle, high),
+    moved && rowsOf(moved, 0, middle - low),
   );
-  run.moved.data.set(moved.data, low * n);
-  await roundRange(run, low, middle);
+  await roundRange(run, low, middle, above);
 }
 
-async function roundLeaf(run: Run, low: number, high: number): Promise<void> {
-  if (!run.dynamic) return roundRows(run, low, high);
+async function roundLeaf(run: Run, low: number, high: number, before?: Matrix): Promise<void> {
+  if (!run.dynamic) return roundRows(run, low, high, before);
   const { group } = run.options;
   const n = run.w.cols;
   for (let end = high; end > low; end -= group) {
     const start = Math.max(low, end - group);
-    let moved = part(run.moved, start, end, 0, n);
-    if (end < high) {
-      moved = await run.engine.product(
-        part(run.feedback, start, end, end, high),
-        part(run.errors, end, high, 0, n),
-        moved,
-      );
-      run.moved.data.set(moved.data, start * n);
-    }
+    let moved = before && rowsOf(before, start - low, end - low);
+    if (end < high)
+      moved = await run.engine.product(part(run.feedback, start, end, end, high), rowsOf(run.errors, end, high), moved);
     const rows = run.w.data.subarray(start * n, end * n);
     // Rows stand in reverse
     const now = new Float32Array(rows.length);
     for (let row = 0; row < end - start; row++)
       for (let o = 0, from = row * n, to = (end - start - 1 - row) * n; o < n; o++)
-        now[to + o] = (rows[from + o] as number) + (moved.data[from + o] as number);
+        now[to + o] = (rows[from + o] as number) + (moved?.data[from + o] ?? 0);
     const found = gridOf(run.kernels, { k: end - start, n, data: now }, run.options);
     const at = Math.floor((run.order[end - 1] as number) / group) * n;
     run.grid.scales.set(found.scales, at);
     run.grid.zeroPoints.set(found.zeroPoints, at);
-    roundRows(run, start, end);
+    roundRows(run, start, end, moved);
   }
 }
 
-function roundRows(run: Run, low: number, high: number): void {
+/** A view of whole rows. */
+function rowsOf(x: Matrix, from: number, to: number): Matrix {
+  return part(x, from, to, 0, x.cols);
+}
+
+function roundRows(run: Run, low: number, high: number, moved?: Matrix): void {
   const n = run.w.cols;
-  const rows = (x: Matrix): Float32Array => x.data.subarray(low * n, high * n);
   const groups = run.order.slice(low, high).map((input) => Math.floor(input / run.options.group));
-  const result = run.kernels.roundWithFeedback({
-    w: rows(run.w),
-    base: rows(run.moved),
+  const { loss } = run.kernels.roundWithFeedback({
+    w: rowsOf(run.w, low, high).data,
+    base: moved?.data ?? new Float32Array((high - low) * n),
     count: high - low,
     n,
     feedback: part(run.feedback, low, high, low, high).data,
     importance: run.importance.subarray(low, high),
     top: topOf(run.options.bits),
     ...gridRows(run.grid, groups, n),
+    into: { codes: run.codes.subarray(low * n, high * n), errors: rowsOf(run.errors, low, high).data },
   });
-  run.codes.set(result.codes, low * n);
-  run.errors.data.set(result.errors, low * n);
-  run.loss.value += result.loss;
+  run.loss.value += loss;
 }
 
 function emptyGrid(k: number, n: number, { group }: GridSpec): Grid {
