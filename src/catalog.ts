@@ -1,5 +1,7 @@
 /** Everything pare offers by name: one import line each. */
 import { distill } from "./techniques/distill/distill.ts";
+import { mix } from "./techniques/mixed/mix.ts";
+import { restore } from "./techniques/mixed/restore.ts";
 import { pruneChannels } from "./techniques/prune/prune-channels.ts";
 import { pruneWeights } from "./techniques/prune/prune-weights.ts";
 import { storeSparse } from "./techniques/prune/store-sparse.ts";
@@ -22,6 +24,7 @@ export const TECHNIQUES: ReadonlyMap<string, Technique> = new Map(
     simplify,
     cast,
     quantizeWeights,
+    mix,
     quantizeDynamic,
     equalize,
     quantize,
@@ -31,6 +34,7 @@ export const TECHNIQUES: ReadonlyMap<string, Technique> = new Map(
     pruneChannels,
     storeSparse,
     recover,
+    restore,
     finetune,
     reinitialise,
     distill,

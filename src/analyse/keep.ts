@@ -35,6 +35,13 @@ export function nameOf(node: Node): string {
   return node.name || node.outputs[0]?.name || node.opType;
 }
 
+/** The pattern that names just this, whatever characters the name has, and that options can hold in lists of texts. */
+export function exactPattern(name: string): string {
+  if (/^(?!op:)\w[\w./:-]*$/.test(name)) return name;
+  const escaped = (character: string): string => `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`;
+  return `/^${name.replace(/[^\w./:-]/gu, escaped).replaceAll(".", "\\.")}$/`;
+}
+
 /**
  * Patterns: an exact name of a node or weight; a glob (`*` also crosses `/`); `/regular expression/`; `op:Type`, where
  * Type may be a glob (`op:Reduce*`). Throws `bad-option` for a regular expression that does not parse.

@@ -7,7 +7,7 @@ export function formatTable(rows: readonly (readonly string[])[], header?: reado
   const indices = Array.from({ length: columns }, (_, column) => column);
   const widths = indices.map((c) => Math.max(0, ...all.map((row) => row[c]?.length ?? 0)));
   const isNumeric = (c: number): boolean =>
-    c > 0 && rows.some((row) => row[c]) && rows.every((row) => /^([-+~−]?\d|$)/.test(row[c] ?? ""));
+    c > 0 && rows.some((row) => row[c]) && rows.every((row) => /^([-+~−(±]*\d|[–∞]?$)/.test(row[c] ?? ""));
   const right = indices.map(isNumeric);
   const line = (row: readonly string[]): string =>
     widths

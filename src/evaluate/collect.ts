@@ -3,7 +3,7 @@ import { isFloat } from "../base/dtype.ts";
 import { PareError } from "../base/error.ts";
 import { elementCount, formatShape } from "../base/shape.ts";
 import { asFloat32, asNumbers } from "../run/arrays.ts";
-import type { NdArray } from "../run/session.ts";
+import type { NdArray, Session } from "../run/session.ts";
 import type { ClassRows, ValueRows } from "./metrics/metric.ts";
 import { areProbabilities, argmax, negativeLogLikelihood, rankOf } from "./rows.ts";
 
@@ -18,6 +18,21 @@ export interface Collector {
   readonly probabilities: boolean | undefined;
   /** Rows with NaN or infinite scores. */
   readonly notFinite: number;
+}
+
+/** The collector for labels of a kind; `output` is the output's name, for errors. */
+export function collectorFor(labels: "classes" | "tokens" | "values", output: string): Collector {
+  return labels === "values" ? new ValueCollector(output) : new ClassCollector(labels, output);
+}
+
+/** Names of a session's outputs that are arrays, not sequences or maps. */
+export function tensorOutputs(session: Pick<Session, "outputs">): string[] {
+  return session.outputs.filter((port) => port.dtype !== "undefined").map((port) => port.name);
+}
+
+/** Outputs of a model without a batch axis, run sample by sample, get one. */
+export function withBatchAxis(array: NdArray, size: number): NdArray {
+  return array.shape[0] === size || size !== 1 ? array : { ...array, shape: [1, ...array.shape] };
 }
 
 /** Collects class or token rows from scores. */

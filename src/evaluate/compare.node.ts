@@ -100,7 +100,27 @@ export async function compareModels(
   };
 }
 
-interface ResolvedPair extends ValuePair {
+/** Two models made ready to be compared, and the values that both compute. */
+export interface PairedModels {
+  readonly before: Model;
+  readonly after: Model;
+  readonly pairs: readonly ResolvedPair[];
+}
+
+/** Pairs the values of two models as {@link compareModels} does. The models that are returned are copies. */
+export async function pairModels(
+  reference: Model | string,
+  candidate: Model | string,
+  options: CompareOptions = {},
+): Promise<PairedModels> {
+  const before = await typed(reference);
+  const after = await typed(candidate);
+  checkPorts(before, after);
+  const pairs = await new Comparer(before, after, options, 1).resolve(matchValues(before, after).pairs);
+  return { before, after, pairs };
+}
+
+export interface ResolvedPair extends ValuePair {
   readonly fused: boolean;
   /** The reference's values from the one that was paired to the one that it stands for: more than one where operators were folded. */
   readonly chain: readonly Value[];

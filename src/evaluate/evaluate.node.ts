@@ -7,7 +7,7 @@ import { dropPadding, feedChunks } from "../run/feeds.ts";
 import { openSession } from "../run/open-session.node.ts";
 import { prefetch } from "../run/prefetch.ts";
 import type { NdArray, Provider, Session } from "../run/session.ts";
-import { ClassCollector, type Collector, ValueCollector, chooseOutput } from "./collect.ts";
+import { type Collector, chooseOutput, collectorFor, tensorOutputs, withBatchAxis } from "./collect.ts";
 import type { ClassRows, Score, ValueRows } from "./metrics/metric.ts";
 import { metricsFor } from "./metrics/table.ts";
 
@@ -108,10 +108,7 @@ async function collect(
       if (array) parts.push(withBatchAxis(dropPadding(array, chunk), chunk.size));
     }
     if (parts.length === 0) continue;
-    collector ??=
-      dataset.labels === "values"
-        ? new ValueCollector(output ?? "")
-        : new ClassCollector(dataset.labels === "tokens" ? "tokens" : "classes", output ?? "");
+    collector ??= collectorFor(dataset.labels ?? "classes", output ?? "");
     collector.add(joinRows(parts), batch.labels, batch.size);
     samples += batch.size;
     options.onProgress?.({ done: samples, total });
@@ -121,15 +118,6 @@ async function collect(
   return { collector, output, samples };
 }
 
-function tensorOutputs(session: Session): string[] {
-  return session.outputs.filter((port) => port.dtype !== "undefined").map((port) => port.name);
-}
-
 function fedRows(feeds: Readonly<Record<string, NdArray>>, fallback: number): number {
   return Object.values(feeds)[0]?.shape[0] ?? fallback;
-}
-
-/** Outputs of a model without a batch axis, run sample by sample, get one. */
-function withBatchAxis(array: NdArray, size: number): NdArray {
-  return array.shape[0] === size || size !== 1 ? array : { ...array, shape: [1, ...array.shape] };
 }

@@ -6,6 +6,7 @@ import { type Interval, StreamingMoments, intervalOfMoments, wilsonInterval } fr
 import { asFloat32 } from "../run/arrays.ts";
 import { type FeedChunk, dropPadding } from "../run/feeds.ts";
 import type { NdArray, Session } from "../run/session.ts";
+import { tensorOutputs } from "./collect.ts";
 import { ErrorSums } from "./compare.ts";
 import { areProbabilities, argmax, divergence } from "./rows.ts";
 
@@ -45,7 +46,7 @@ export async function fidelityOf(
   chunks: AsyncIterable<FeedChunk> | Iterable<FeedChunk>,
   options: { readonly inputs: "data" | "synthetic"; readonly signal?: AbortSignal | undefined },
 ): Promise<Fidelity> {
-  const names = reference.outputs.filter((port) => port.dtype !== "undefined").map((port) => port.name);
+  const names = tensorOutputs(reference);
   for (const name of names)
     if (!candidate.outputs.some((port) => port.name === name))
       throw new PareError("verification", `The models differ in their outputs: '${name}' is missing`);
@@ -76,7 +77,8 @@ export async function fidelityOf(
   };
 }
 
-class OutputSums {
+/** Sums over batches from which the fidelity of one output follows. */
+export class OutputSums {
   readonly #name: string;
   readonly #sums = new ErrorSums();
   readonly #divergences = new StreamingMoments();

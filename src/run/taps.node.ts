@@ -69,13 +69,13 @@ export async function tapEach(
     try {
       for await (const feeds of prefetch(stream())) {
         groups ??= groupValues(names, values, feeds, groupBytes);
-        if (!session) {
-          group = groups[pass] ?? [];
-          session = await openTapped(model, group, sessionOptions);
-        }
+        group = groups[pass] ?? [];
+        // The engine refuses a model that computes nothing: inputs are taken as they are fed.
+        if (group.some((name) => values.get(name)?.producer))
+          session ??= await openTapped(model, group, sessionOptions);
         throwIfAborted(options.signal);
-        const fed = session.inputs.map((port) => [port.name, feeds[port.name]] as const);
-        const results = session.outputs.length === 0 ? {} : await session.run(definedOnly(fed));
+        const fed = session?.inputs.map((port) => [port.name, feeds[port.name]] as const) ?? [];
+        const results = (await session?.run(definedOnly(fed))) ?? {};
         for (const name of group) {
           const array = results[name] ?? feeds[name];
           if (array) await visit(name, array, batch);

@@ -1,4 +1,5 @@
 /** The engine that techniques compute with: ONNX Runtime for Node by default; a page installs its own. */
+import type { LineStore } from "../base/line-store.ts";
 import type { Model } from "../ir/model.ts";
 import type { Tensor } from "../ir/tensor.ts";
 import type { FeedStream, Reducer, TapOptions } from "../run/taps.node.ts";
@@ -17,6 +18,8 @@ export interface TechniqueEngine {
     reducerFor: (name: string) => Reducer<T>,
     options?: TapOptions,
   ): Promise<Map<string, T>>;
+  /** Lines kept between runs; absent where nothing can be kept. */
+  openLines?(name: string): LineStore;
 }
 
 let installed: TechniqueEngine | undefined;
@@ -29,11 +32,12 @@ export function installEngine(engine: TechniqueEngine): void {
 /** The installed engine, or Node's. */
 export async function engine(): Promise<TechniqueEngine> {
   if (installed) return installed;
-  const [{ openSession }, { evaluateConstants }, { tap }] = await Promise.all([
+  const [{ openSession }, { evaluateConstants }, { tap }, { openLines }] = await Promise.all([
     import("../run/open-session.node.ts"),
     import("../run/fold.node.ts"),
     import("../run/taps.node.ts"),
+    import("../base/line-store.node.ts"),
   ]);
-  installed = { openSession, evaluateConstants, tap };
+  installed = { openSession, evaluateConstants, tap, openLines };
   return installed;
 }

@@ -1,9 +1,10 @@
 /** The vocabulary of `--keep`. */
 import { describe, expect, it } from "vitest";
-import { matchKeep } from "../../src/analyse/keep.ts";
+import { exactPattern, matchKeep } from "../../src/analyse/keep.ts";
 import { Builder } from "../../src/ir/builder.ts";
 import { Model } from "../../src/ir/model.ts";
 import { Tensor } from "../../src/ir/tensor.ts";
+import { unary } from "../support/small-models.ts";
 
 function sample(): Model {
   const model = new Model();
@@ -66,5 +67,35 @@ describe("keep", () => {
   it("keeps nothing without patterns", () => {
     expect(nodesOf()).toEqual([]);
     expect(matchKeep([], sample()).warnings).toEqual([]);
+  });
+});
+
+describe("a pattern for one name", () => {
+  it("names that one and nothing else, and survives in lists of texts", () => {
+    const names = [
+      "w",
+      "/layer/",
+      "a[0]",
+      "a0",
+      "op:Conv",
+      "x*y",
+      "xzy",
+      "a+b,c=d",
+      "/a.b/w",
+      "ü.weight",
+      "{a,b}",
+      "a",
+    ];
+    const model = unary("float32", ["n", 1], (b, x) => {
+      for (const name of names) b.graph.addInitializer(name, Tensor.float32([1], [1]));
+      return b.op("Relu", [x], { name: "relu" });
+    });
+    for (const name of names) {
+      const pattern = exactPattern(name);
+      expect(matchKeep([pattern], model).matches[0]?.weights).toEqual([name]);
+      expect(pattern).not.toMatch(/[+,=]/);
+    }
+    // A plain name is no such pattern.
+    expect(matchKeep(["a[0]"], model).matches[0]?.weights).toEqual(["a[0]", "a0"]);
   });
 });

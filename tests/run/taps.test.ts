@@ -42,6 +42,20 @@ describe("taps", () => {
     expect(seen.get("w")?.[0]).toEqual([0, 6, 4, 3, 3]);
   });
 
+  it("see inputs alone without a session, which would compute nothing", async () => {
+    const shapes: number[][] = [];
+    await tapEach(
+      smallCnn(),
+      ["x"],
+      () => batches([2, 4, 8, 8], 2),
+      (_, array) => void shapes.push([...array.shape]),
+    );
+    expect(shapes).toEqual([
+      [2, 4, 8, 8],
+      [2, 4, 8, 8],
+    ]);
+  });
+
   it("reduce to the statistics of all batches together", async () => {
     const kernels = await loadKernels();
     const model = smallCnn();

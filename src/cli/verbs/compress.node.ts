@@ -108,7 +108,8 @@ async function dryRun(
   };
 }
 
-async function stepsOf(parsed: Record<string, unknown>): Promise<Step[]> {
+/** The steps that `--recipe` and `--step` name. Throws `bad-option` when there are none. */
+export async function stepsOf(parsed: Readonly<Record<string, unknown>>): Promise<Step[]> {
   const steps: Step[] = [];
   const file = parsed["recipe"];
   if (typeof file === "string") steps.push(...(await readRecipe(file)));

@@ -1,6 +1,7 @@
 /** The instruments: every verb that is not a technique, in the order of `pare --help`. */
 import type { Command } from "commander";
 import { addBenchmark } from "./benchmark.node.ts";
+import { addBisect } from "./bisect.node.ts";
 import { addCheck } from "./check.node.ts";
 import { addCompare } from "./compare.node.ts";
 import { addCompress } from "./compress.node.ts";
@@ -12,6 +13,7 @@ import { addEvaluate } from "./evaluate.node.ts";
 import { addGroups } from "./groups.node.ts";
 import { addInspect } from "./inspect.node.ts";
 import { addReport } from "./report.node.ts";
+import { addSensitivity } from "./sensitivity.node.ts";
 import { addSweep } from "./sweep.node.ts";
 import { addTrain } from "./train.node.ts";
 
@@ -22,9 +24,11 @@ export function addInstruments(program: Command): void {
   addCheck(program);
   addDiff(program);
   addCompare(program);
+  addBisect(program);
   addConvert(program);
   addEvaluate(program);
   addBenchmark(program);
+  addSensitivity(program);
   addTrain(program);
   addCompress(program);
   addSweep(program);
