@@ -23,7 +23,7 @@ const TEACHER_TRAINING = {
   augment: { crop: 2 },
 };
 const STUDENTS = ["300-100", "100-100", "30", "10-10"];
-const TEMPERATURES = [1, 2, 4, 8, 20];
+const TEMPERATURES = [2, 6, 20];
 const SEEDS = [1, 2, 3];
 const TRAINING = { epochs: 10, learningRate: 0.1, schedule: "cosine", weightDecay: 1e-4 };
 
