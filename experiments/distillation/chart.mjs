@@ -21,7 +21,7 @@ export function mnistChart(students, teacher) {
   }
   for (const [i, temperature] of temperatures.entries())
     label(temperature === null ? "labels alone" : `T = ${temperature}`, x(i), height - bottom + 22, 'text-anchor="middle"');
-  label("test error", left - 8, top - 8, 'text-anchor="end"');
+  label("test error", 4, top - 8);
   label("what the student learns from", (left + width - right) / 2, height - 8, 'text-anchor="middle"');
   const line = y(100 * teacher);
   parts.push(`<line x1="${left}" x2="${width - right}" y1="${at(line)}" y2="${at(line)}" class="teacher"/>`);
