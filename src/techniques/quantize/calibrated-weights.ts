@@ -1,20 +1,19 @@
 /** Chooses the codes of weights by what their layers' outputs lose on samples: GPTQ, AWQ and both, layer after layer; HQQ without samples. */
 import { PareError, throwIfAborted } from "../../base/error.ts";
 import { toFloat32 } from "../../base/to-float32.ts";
-import { cloneModel } from "../../ir/clone.ts";
 import type { Value } from "../../ir/graph.ts";
 import type { Model } from "../../ir/model.ts";
 import type { Kernels } from "../../kernels/types.ts";
-import { type Gram, type GramRequest, gram } from "../../run/gram.ts";
+import type { Gram } from "../../run/gram.ts";
 import { type Matrix, MatrixEngine } from "../../run/matrix-engine.ts";
-import { convertOpset } from "../../transform/opset.ts";
 import { divideInput } from "../../transform/scale-input.ts";
 import type { WeightSite, WeightUse } from "../../transform/weight-sites.ts";
-import { type Calibration, calibrationOf, type CalibrationOptions } from "../calibration.ts";
+import { calibrationOf, type CalibrationOptions } from "../calibration.ts";
 import { engine } from "../engine.ts";
 import type { Context } from "../technique.ts";
 import { layerDepths } from "../tune/frontier.ts";
 import { awqScales, clippedGrid, normalizedGram, outputError, scaleInputs, scaledGram } from "./awq.ts";
+import { type CountedLayer, PassCounter, byInput, momentsOf } from "./calibration-passes.ts";
 import { gptq } from "./gptq.ts";
 import { HalfQuadratic } from "./hqq.ts";
 import type { Solved } from "./solved-codes.ts";
@@ -43,23 +42,13 @@ export interface SolverSite {
 /** Called once for each site, in the order in which they are solved; `how` says what was won. */
 export type Apply = (site: SolverSite, solved: Solved, how: string) => Promise<void>;
 
-interface Layer extends SolverSite {
-  /** Matrices in the weight: groups of a convolution. */
-  readonly groups: number;
-  readonly k: number;
+interface Layer extends SolverSite, CountedLayer {
   /** Outputs of each group. */
   readonly n: number;
   /** True where the inputs of an output lie side by side in the stored weight. */
   readonly rowsFirst: boolean;
   readonly spec: GridSpec;
-  readonly uses: readonly WeightUse[];
-  readonly level: number;
 }
-
-/** XᵀX needs reductions that take their axes as inputs; and the memory of all XᵀX of one pass. */
-const COUNTING_OPSET = 13;
-const CONVERTED_OPSET = 18;
-const GRAM_BYTES = 1 << 30;
 
 /** Why a weight's codes cannot be chosen this way; undefined if they can. */
 export function whyNotSolved({ site, plan, options }: SolverSite, method: SolverMethod): string | undefined {
@@ -195,7 +184,13 @@ class Solver {
     const { openSession } = await engine();
     const calibration = await calibrationOf(this.#model, this.#options, this.#context);
     this.#context.journal.note(calibration.note);
-    const passes = passesOf(layers, this.#options.passes);
+    const counter = new PassCounter(this.#model, calibration, layers, {
+      samples: this.#options.samples,
+      passes: this.#options.passes,
+      scales: this.#options.method !== "gptq",
+      session: this.#session,
+    });
+    const { passes } = counter;
     const levels = new Set(layers.map(({ level }) => level)).size;
     if (passes.length < levels)
       this.#context.journal.note(
@@ -206,7 +201,7 @@ class Solver {
       let done = 0;
       for (const together of passes) {
         throwIfAborted(this.#context.signal);
-        const grams = await this.#count(together, calibration);
+        const grams = await counter.next();
         for (const readers of byInput(together)) {
           throwIfAborted(this.#context.signal);
           this.#context.onProgress({ stage: this.#options.method, done, total: layers.length });
@@ -217,20 +212,6 @@ class Solver {
     } finally {
       await matrices.close();
     }
-  }
-
-  /** XᵀX of every use of the layers' weights, by the key of its request. */
-  async #count(layers: readonly Layer[], { stream }: Calibration): Promise<Map<string, Gram>> {
-    const { openSession } = await engine();
-    const requests = new Map<string, GramRequest>();
-    for (const { uses } of layers) for (const use of uses) requests.set(keyOf(use), requestOf(use));
-    let model = this.#model;
-    if (model.opset < COUNTING_OPSET) {
-      model = cloneModel(model);
-      convertOpset(model, CONVERTED_OPSET);
-    }
-    const sums = await gram(model, [...requests.values()], stream, openSession, this.#session);
-    return new Map([...requests.keys()].map((key, i) => [key, sums[i] as Gram]));
   }
 
   /** Solves layers that read the same input; AWQ scales it for all of them. */
@@ -368,61 +349,6 @@ function transposeInto(
 ): void {
   for (let col = 0; col < cols; col++)
     for (let row = 0; row < rows; row++) into[at + col * rows + row] = from[row * cols + col] as number;
-}
-
-function requestOf({ node, spec }: WeightUse): GramRequest {
-  return spec.traits?.linear === "conv" ? { conv: node.name } : { value: node.inputs[0]?.name ?? "" };
-}
-
-function keyOf(use: WeightUse): string {
-  return JSON.stringify(requestOf(use));
-}
-
-/** XᵀX for each group of a layer, summed over all uses of its weight. */
-function momentsOf({ uses }: Layer, grams: ReadonlyMap<string, Gram>): Float64Array[] {
-  const [first, ...rest] = uses.map((use) => grams.get(keyOf(use)) as Gram);
-  if (rest.length === 0) return [...(first?.matrices ?? [])];
-  return (first?.matrices ?? []).map((matrix, g) =>
-    matrix.map((sum, at) => rest.reduce((total, { matrices }) => total + (matrices[g]?.[at] ?? 0), sum)),
-  );
-}
-
-/** Layers in levels' order, as many levels together as the number of passes wants, as few as the memory allows. */
-function passesOf(layers: readonly Layer[], most: number): Layer[][] {
-  const levels = [...new Set(layers.map(({ level }) => level))].sort((a, b) => a - b);
-  const perPass = Math.ceil(levels.length / Math.max(1, most));
-  const passes: Layer[][] = [];
-  for (let from = 0; from < levels.length; from += perPass) {
-    const own = new Set(levels.slice(from, from + perPass));
-    let pass: Layer[] = [];
-    let bytes = 0;
-    const counted = new Set<string>();
-    for (const readers of byInput(layers.filter(({ level }) => own.has(level)))) {
-      const keys = new Set(readers.flatMap(({ uses }) => uses.map(keyOf)));
-      const needed =
-        [...keys].filter((key) => !counted.has(key)).length * (readers[0]?.groups ?? 1) * 8 * (readers[0]?.k ?? 0) ** 2;
-      if (pass.length > 0 && bytes + needed > GRAM_BYTES) {
-        passes.push(pass);
-        [pass, bytes] = [[], 0];
-        counted.clear();
-      }
-      pass.push(...readers);
-      bytes += needed;
-      for (const key of keys) counted.add(key);
-    }
-    if (pass.length > 0) passes.push(pass);
-  }
-  return passes;
-}
-
-/** Layers that read the same value, together. */
-function byInput(layers: readonly Layer[]): Layer[][] {
-  const groups = new Map<string, Layer[]>();
-  for (const layer of layers) {
-    const key = layer.uses.map(keyOf).join();
-    groups.set(key, [...(groups.get(key) ?? []), layer]);
-  }
-  return [...groups.values()];
 }
 
 /** True where the input of the weight's only product can be scaled. */
