@@ -223,7 +223,7 @@ function bitsOfActivations(node: Node, weights: readonly LayerWeight[], types: R
   const kernels = weights.filter(({ weight }) => weight.role === "kernel");
   const index = node.inputs.findIndex((_, i) => !weights.some(({ weight }) => weight.input === i));
   const data = node.inputs[index];
-  const bits = activationBits(data, data && types.get(data)?.dtype);
+  const bits = activationBits(data, (value) => types.get(value)?.dtype);
   const kernel = kernels[0] && node.inputs[kernels[0].weight.input];
   const direct = kernel && types.get(kernel)?.dtype;
   const isPacked = node.int("K") !== undefined;

@@ -1,5 +1,6 @@
 /** The learned inputs of one layer: which stored tensors feed them, through dequantization and the like, and in how many bits. */
 import { type DType, dtypeBits, isFloat } from "../base/dtype.ts";
+import { type CodeBits, packedBytes } from "../base/packed.ts";
 import { type Dim, elementCount, isConcrete } from "../base/shape.ts";
 import type { Node, Value } from "../ir/graph.ts";
 import type { Tensor } from "../ir/tensor.ts";
@@ -105,9 +106,10 @@ function unpackedSize(
   if (storedTensor(value) !== undefined || codes.dtype !== "uint8" || !isConcrete(shape))
     return { elements: codes.elements, bits: dtypeBits(codes.dtype) };
   const elements = elementCount(shape);
-  const perByte = [1, 2, 4, 8].find((count) => codes.elements * count >= elements) ?? 1;
-  return { elements, bits: 8 / perByte };
+  return { elements, bits: CODE_BITS.find((bits) => packedBytes(elements, bits) >= codes.elements) ?? 8 };
 }
+
+const CODE_BITS: readonly CodeBits[] = [1, 2, 3, 4, 5, 6, 8];
 
 /** A packed table of codes: 8 / bits elements in each byte. */
 function packedTable(node: Node, tensor: Tensor): { elements: number; bits: number } | undefined {
@@ -126,8 +128,16 @@ function companions(node: Node, input: number): Stored[] {
 }
 
 /** Bits of an activation that flows into an operator: those of the codes where it was dequantized just before. */
-export function activationBits(value: Value | undefined, dtype: DType | undefined): number {
+export function activationBits(value: Value | undefined, dtypeOf: (value: Value) => DType | undefined): number {
   const producer = value?.producer;
-  const codes = producer?.opType === "DequantizeLinear" ? producer.inputs[0]?.dtype : undefined;
-  return dtypeBits(codes ?? dtype ?? "float32");
+  const codes = producer?.opType === "DequantizeLinear" ? producer.inputs[0] : undefined;
+  const bits = dtypeBits((codes && dtypeOf(codes)) ?? (value && dtypeOf(value)) ?? "float32");
+  return Math.min(bits, (codes && bitsOfClip(codes.producer)) ?? bits);
+}
+
+/** Bits of unsigned codes that are cut off below what their type holds. */
+function bitsOfClip(node: Node | undefined): number | undefined {
+  const highest = node?.opType === "Clip" ? storedTensor(node.inputs[2]) : undefined;
+  const value = highest?.dtype === "uint8" ? highest.peekNumbers()?.[0] : undefined;
+  return value === undefined ? undefined : Math.ceil(Math.log2(value + 1));
 }

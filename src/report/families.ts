@@ -37,17 +37,21 @@ const STYLES: readonly FamilyStyle[] = [
 const BY_NAME = new Map(STYLES.map((style) => [style.name, style]));
 const OTHER: Omit<FamilyStyle, "name" | "label"> = { light: "#5b6470", dark: "#a7b0bb", shape: "cross" };
 
-/** The style of a family; one that is not known is grey and keeps its own name. */
-export function familyStyle(name: string): FamilyStyle {
-  return BY_NAME.get(name) ?? { name, label: name, ...OTHER };
-}
-
-/** Families of these entries in a fixed order. */
+/**
+ * Families of these entries: those that are known in a fixed order, then others, which keep their own names and take the
+ * colours and shapes that are left, in order; when none is left they are grey.
+ */
 export function familiesOf(entries: readonly { readonly family: string }[]): FamilyStyle[] {
   const present = new Set(entries.map(({ family }) => family));
   const known = STYLES.filter(({ name }) => present.has(name));
-  const others = [...present].filter((name) => !BY_NAME.has(name)).map(familyStyle);
-  return [...known, ...others];
+  const left = STYLES.filter(({ name }) => name !== "baseline" && !present.has(name));
+  const others = [...present].filter((name) => !BY_NAME.has(name));
+  return [...known, ...others.map((name, i) => ({ ...(left[i] ?? OTHER), name, label: name }))];
+}
+
+/** The style of one family among these entries. */
+export function familyStyle(entries: readonly { readonly family: string }[], name: string): FamilyStyle {
+  return familiesOf(entries).find((family) => family.name === name) ?? { ...OTHER, name, label: name };
 }
 
 /** SVG path of a shape around the origin; all shapes look about as large as a circle of radius `r`. */

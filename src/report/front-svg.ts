@@ -2,7 +2,7 @@
 import { type Quantity, quantityOf } from "../search/quantities.ts";
 import type { Results } from "../search/results.ts";
 import { axisFor } from "./axis.ts";
-import { type FamilyStyle, familiesOf, familyStyle, shapePath } from "./families.ts";
+import { type FamilyStyle, familiesOf, shapePath } from "./families.ts";
 import { formatValue } from "./format.ts";
 import { type ChartPoint, chartPoints, offScale, staircase } from "./front-points.ts";
 import { placeLabels } from "./labels.ts";
@@ -100,8 +100,8 @@ export function frontSvg(results: Results, options: FrontSvgOptions = {}): strin
   const spots = points.map((point) => ({ point, x: toX(point.x.value), y: toY(point.y.value) }));
   const layer = (point: ChartPoint): number => (point.entry === results.entries[0] ? 2 : point.front ? 1 : 0);
   for (const { point, x, y } of [...spots].sort((a, b) => layer(a.point) - layer(b.point))) {
-    const family = familyStyle(point.entry.family);
-    const index = families.findIndex((other) => other.name === family.name);
+    const index = families.findIndex(({ name }) => name === point.entry.family);
+    const family = families[index] as FamilyStyle;
     const { low, high } = point.y;
     if (low !== undefined && high !== undefined && high > low && !outside.has(point))
       out.push(

@@ -149,13 +149,21 @@ describe("the static picture", () => {
     expect(svg).not.toContain("\u0000");
     expect(svg).toContain("&lt;script&gt;");
     expect(familiesOf([{ family: evil }, { family: "prune" }]).map(({ name }) => name)).toEqual(["prune", evil]);
-    expect(familyStyle("prune").shape).toBe("triangle");
+    expect(familyStyle([{ family: "prune" }], "prune").shape).toBe("triangle");
   });
 
   it("gives every family a shape of its own", () => {
     const names = ["quantize", "prune", "combined", "simplify", "sparsify", "factorize", "share", "distill", "tune"];
-    const shapes = ["baseline", ...names].map((name) => familyStyle(name).shape);
+    const shapes = ["baseline", ...names].map((name) => familyStyle([{ family: name }], name).shape);
     expect(new Set(shapes).size).toBe(shapes.length);
+  });
+
+  it("tells families that it does not know apart, as long as shapes are left", () => {
+    const entries = ["quantize", "8 bits", "4 bits", "2 bits"].map((family) => ({ family }));
+    const styles = familiesOf(entries);
+    expect(styles.map(({ label }) => label)).toEqual(["Quantization", "8 bits", "4 bits", "2 bits"]);
+    expect(new Set(styles.map(({ shape }) => shape)).size).toBe(4);
+    expect(new Set(styles.map(({ light }) => light)).size).toBe(4);
   });
 
   it("draws nothing but axes when nothing was measured", () => {

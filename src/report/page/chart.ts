@@ -283,7 +283,11 @@ function render(results: Results, view: View): HTMLElement | SVGSVGElement {
         s("circle", { class: "focus", r: 12 }),
         spot.entry === best && s("circle", { class: "best-ring", r: 10.5, stroke: color }),
         spot.outside && s("path", { class: "arrow", d: "M0,9v11m-4,-4.5l4,4.5l4,-4.5", stroke: color }),
-        s("path", { class: "shape", d: shapePath(familyStyle(spot.entry.family).shape, 6), fill: color }),
+        s("path", {
+          class: "shape",
+          d: shapePath(familyStyle(results.entries, spot.entry.family).shape, 6),
+          fill: color,
+        }),
       );
       group.append(dot);
     }

@@ -1,5 +1,5 @@
 /** The sign of an entry's family: its shape in its colour. */
-import { familiesOf, shapePath } from "../families.ts";
+import { familiesOf, familyStyle, shapePath } from "../families.ts";
 import type { Entry } from "../../search/results.ts";
 import { s } from "./dom.ts";
 
@@ -17,10 +17,9 @@ export function familyColor(entries: readonly Entry[], family: string): string {
 
 /** The sign alone, 14 pixels, for tables and legends. */
 export function familySign(entries: readonly Entry[], family: string): SVGElement {
-  const style = familiesOf(entries).find(({ name }) => name === family);
   return s(
     "svg",
     { class: "sign", viewBox: "-8 -8 16 16", width: 14, height: 14, "aria-hidden": "true" },
-    s("path", { d: shapePath(style?.shape ?? "cross", 5), fill: familyColor(entries, family) }),
+    s("path", { d: shapePath(familyStyle(entries, family).shape, 5), fill: familyColor(entries, family) }),
   );
 }

@@ -1,4 +1,5 @@
 /** Puts simulated low-bit numbers into a model that will be trained, and takes them out again. */
+import type { CodeBits } from "../../base/packed.ts";
 import { Builder } from "../../ir/builder.ts";
 import { float } from "../../ir/attribute.ts";
 import type { Graph, Value } from "../../ir/graph.ts";
@@ -16,7 +17,7 @@ export interface WeightGrid {
   readonly layer: Layer;
   readonly rule: WeightRule;
   /** Of the stored codes. */
-  readonly bits: number;
+  readonly bits: CodeBits;
   readonly low: number;
   readonly high: number;
   /** One scale per output channel, or one for all. */
@@ -44,7 +45,7 @@ export interface Simulation {
 /** First numbers of a weight's rule. */
 export interface WeightStart {
   readonly rule: WeightRule;
-  readonly bits: number;
+  readonly bits: CodeBits;
   readonly low: number;
   readonly high: number;
   readonly perChannel: boolean;
