@@ -1,35 +1,34 @@
 /**
- * Sets the least important weights to zero, one by one or n of every m.
+ * Sets the least important weights to zero: one by one, n of every m, or in blocks.
  *
- * Helps: bytes as downloaded (brotli, gzip), by up to the share of zeros; a start for fine-tuning with the zeros held.
- * Hurts: accuracy from about half of the weights on, unless it is fine-tuned. A dense file does not shrink and does not
- * run faster: zeros are stored and multiplied like any number.
- * Needs: nothing.
- * Cost: a few passes over the weights, in constant memory.
- * Maths: keeps the (1 − ratio)·N elements of largest score, of each layer (local) or of all layers together (global);
- * n:m keeps the n largest of every m neighbours along the summed axis. Score |w| (magnitude) or uniform noise (random).
- * Paper: Han et al. 2015 (arXiv 1506.02626); Zhu and Gupta 2017 (arXiv 1710.01878); Mishra et al. 2021 for 2:4
- * (arXiv 2104.08378).
+ * Helps: bytes: what is left is stored with its positions (`store-sparse`), 8 times smaller at 90 % zeros; a start for
+ * fine-tuning with the zeros held.
+ * Hurts: accuracy from about half of the weights on, unless it is fine-tuned. Nothing runs faster: at load, the engine makes the
+ * weights dense again.
+ * Needs: nothing; wanda, obd, obs, sparsegpt, taylor, fisher and sensitivity want samples.
+ * Cost: magnitude: a few passes over the weights, in constant memory. wanda, obd: a pass of the samples through the front of the model
+ * for each level of layers. obs, sparsegpt: also k³/3 operations per layer (sparsegpt: + n·k²), and the weights in memory. taylor,
+ * fisher: gradients of all weights for each batch.
+ * Maths: keeps the elements of largest score. magnitude |w|; wanda |w|·‖x_j‖; obd w²·[XᵀX]_jj/2; obs w²/(2[H⁻¹]_jj); taylor |w·E[g]|; fisher
+ * w²·E[g²]; sparsegpt: obs, with the inputs that are still to come making up for what goes; random. Compared within an output
+ * (wanda's own way), a layer (local), all layers (global), or all layers after division by each layer's root mean square
+ * (normalised). Shares by layer: uniform, erk (Erdős–Rényi-kernel), lamp, or sensitivity (least total error of the outputs).
+ * Paper: Han et al. 2015 (arXiv 1506.02626); Zhu and Gupta 2017 (arXiv 1710.01878); Mishra et al. 2021 for 2:4 (arXiv 2104.08378);
+ * Sun et al. 2023, Wanda (arXiv 2306.11695); Frantar and Alistarh 2023, SparseGPT (arXiv 2301.00774); Molchanov et al. 2017, Taylor
+ * (arXiv 1611.06440); Theis et al. 2018, Fisher (arXiv 1801.05787); Evci et al. 2020, ERK (arXiv 1911.11134); Lee et al. 2021, LAMP (arXiv 2010.07611).
  */
 import { z } from "zod";
 import { PareError, throwIfAborted } from "../../base/error.ts";
-import { toFloat32 } from "../../base/to-float32.ts";
-import type { Tensor } from "../../ir/tensor.ts";
 import { loadKernels } from "../../kernels/kernels.ts";
-import { magnitudeThreshold } from "../../kernels/magnitude.ts";
-import type { Kernels, MagnitudeThreshold } from "../../kernels/types.ts";
-import { SharedParts } from "../../transform/shared-source.ts";
 import { type WeightSite, weightSites } from "../../transform/weight-sites.ts";
-import { EagerBudget } from "../eager.ts";
 import { keepOf, keepOption } from "../keep-option.ts";
 import { prepareConstants } from "../prepare.ts";
 import { choices, range } from "../search-range.ts";
-import { type Context, type TechniqueFunction, defineTechnique } from "../technique.ts";
-import { WEIGHT_SCORES } from "./scores.ts";
+import { type TechniqueFunction, defineTechnique } from "../technique.ts";
+import { parsePattern, reasonAgainst } from "./mask-rules.ts";
+import { GRADIENT_SCORES, INPUT_SCORES, type WeightScore } from "./scores.ts";
 import { storeSparse } from "./store-sparse.ts";
-
-/** Makes the mask of one weight: 1 keeps an element. */
-type MaskOf = (weights: Float32Array) => Promise<Uint8Array>;
+import { type PruneOptions, WeightPruner } from "./weight-pruner.ts";
 
 const options = z.object({
   ratio: z
@@ -39,17 +38,50 @@ const options = z.object({
     .default(0.5)
     .describe("share of the weights set to zero, 0..1 (n:m patterns set their own)")
     .meta({ search: range(0.2, 0.9) }),
-  score: z.enum(["magnitude", "random"]).default("magnitude").describe("what makes a weight important"),
+  score: z
+    .union([
+      z.enum(["magnitude", "random", ...INPUT_SCORES, "sparsegpt", ...GRADIENT_SCORES]),
+      z.custom<WeightScore>((value) => typeof value === "function"),
+    ])
+    .default("magnitude")
+    .describe("what makes a weight important; in the library also a function of the weight"),
   scope: z
-    .enum(["local", "global"])
-    .default("local")
-    .describe("the ratio holds for each layer, or over all layers together")
+    .enum(["output", "local", "global", "normalised"])
+    .optional()
+    .describe(
+      "scores are compared within each output, each layer, all layers, or all layers normalised; default: output for wanda, else local",
+    )
     .meta({ search: choices("local", "global") }),
+  allocation: z
+    .enum(["uniform", "erk", "lamp", "sensitivity"])
+    .default("uniform")
+    .describe(
+      "how much goes of each layer: the same, by its shape, by LAMP scores, or by what its pruning does to the outputs",
+    )
+    .meta({ search: choices("uniform", "erk", "lamp") }),
   pattern: z
     .string()
-    .regex(/^[1-9]\d*:[1-9]\d*$/, "a pattern is n:m, for example 2:4")
+    .regex(/^[1-9]\d*[:x][1-9]\d*$/, "a pattern is n:m, for example 2:4, or a block, for example 4x4")
     .optional()
-    .describe("n:m keeps n of every m neighbours along the summed axis, for example 2:4"),
+    .describe(
+      "n:m keeps n of every m neighbours along the summed axis, for example 2:4; RxC: blocks of R rows and C columns",
+    ),
+  samples: z.int().min(1).default(64).describe("samples for scores that read inputs or gradients, and for sensitivity"),
+  length: z.int().min(2).default(128).describe("without data: tokens of each text that a decoder writes itself"),
+  start: z.int().min(0).optional().describe("first token of those texts; default: drawn at random"),
+  damping: z
+    .number()
+    .min(0)
+    .max(10)
+    .default(0.01)
+    .describe("obs, sparsegpt: added to the diagonal of XᵀX, relative to its mean"),
+  passes: z
+    .int()
+    .min(1)
+    .default(256)
+    .describe(
+      "passes of the samples through the model at most; with one per level of layers each sees what was pruned before it",
+    ),
   store: z
     .enum(["sparse", "dense"])
     .default("sparse")
@@ -70,63 +102,19 @@ export const pruneWeights: TechniqueFunction = defineTechnique({
   async run(model, chosen, context) {
     const { journal } = context;
     prepareConstants(model, journal);
-    const kernels = await loadKernels();
-    const sites = candidates(weightSites(model, { roles: chosen.tables ? ["kernel", "table"] : ["kernel"] }));
-    const pattern = chosen.pattern?.split(":").map(Number) as [number, number] | undefined;
-    if (pattern && pattern[0] > pattern[1])
-      throw new PareError("bad-option", "A pattern n:m cannot keep more than it has", {
-        where: "prune-weights option 'pattern'",
-        found: chosen.pattern ?? "",
-        expected: "n:m with n at most m, for example 2:4",
-      });
+    const pattern = parsePattern(chosen.pattern);
+    checkTogether(chosen, pattern.kind);
     const keep = keepOf(chosen.keep, model, journal);
+    const sites = candidates(weightSites(model, { roles: chosen.tables ? ["kernel", "table"] : ["kernel"] }));
     const pruned = sites.filter((site) => {
       const why =
-        keep.value(site.value) || site.uses.some((use) => keep.node(use.node))
-          ? "kept"
-          : pattern && reasonAgainstPattern(site, pattern);
+        keep.value(site.value) || site.uses.some((use) => keep.node(use.node)) ? "kept" : reasonAgainst(site, pattern);
       if (why) journal.skip(site.value.name, why);
       return !why;
     });
-    if (!pattern && chosen.ratio === 0) return model;
-    const scored = (site: WeightSite, weights: Float32Array): Float32Array =>
-      chosen.score === "magnitude"
-        ? weights
-        : WEIGHT_SCORES[chosen.score](weights, { name: site.value.name, seed: context.seed });
-    const thresholds =
-      !pattern && chosen.scope === "global"
-        ? await globalThresholds(kernels, pruned, chosen.ratio, scored, context)
-        : new Map<WeightSite, MagnitudeThreshold>();
-    const eager = new EagerBudget();
-    for (const [index, site] of pruned.entries()) {
-      throwIfAborted(context.signal);
-      context.onProgress({ stage: "prune-weights", done: index, total: pruned.length });
-      const mask: MaskOf = async (weights) => {
-        const scores = scored(site, weights);
-        if (pattern) return kernels.groupMask(scores, patternLayout(site), pattern[0], pattern[1]);
-        const count = scores.length - Math.round(chosen.ratio * scores.length);
-        const { threshold, ties } = thresholds.get(site) ?? (await magnitudeThreshold(kernels, () => [scores], count));
-        return kernels.magnitudeMask(scores, threshold, ties).mask;
-      };
-      const { tensor } = site;
-      const result = maskedTensor(kernels, tensor, mask);
-      site.value.tensor = result.tensor;
-      await eager.keep(result.parts, tensor.byteLength);
-      journal.change({
-        what: site.value.name,
-        get how() {
-          const { zeros } = result.outcome;
-          return zeros === undefined
-            ? `pruned by ${chosen.score}`
-            : `${zeros} of ${tensor.elements} weights are zero (${((100 * zeros) / tensor.elements).toFixed(1)} %)`;
-        },
-        get error() {
-          return result.outcome.error as number;
-        },
-        bytesBefore: tensor.byteLength,
-        bytesAfter: tensor.byteLength,
-      });
-    }
+    if (pattern.kind !== "group" && chosen.ratio === 0) return model;
+    throwIfAborted(context.signal);
+    await new WeightPruner(model, await loadKernels(), pruned, pattern, chosen, context).run();
     if (pruned.length > 0 && chosen.store === "dense")
       journal.note("Zeros are stored like any number: the file keeps its size until it is compressed (brotli, gzip).");
     return model;
@@ -137,78 +125,23 @@ function candidates(sites: readonly WeightSite[]): WeightSite[] {
   return sites.filter((site) => ["float32", "float16", "bfloat16", "float64"].includes(site.tensor.dtype));
 }
 
-/** One threshold for all layers: the kept elements are the largest of the whole network. Equal scores are kept in file order. */
-async function globalThresholds(
-  kernels: Kernels,
-  sites: readonly WeightSite[],
-  ratio: number,
-  scored: (site: WeightSite, weights: Float32Array) => Float32Array,
-  context: Context,
-): Promise<Map<WeightSite, MagnitudeThreshold>> {
-  const scores = async function* (): AsyncGenerator<Float32Array> {
-    for (const site of sites) {
-      throwIfAborted(context.signal);
-      yield scored(site, await floats(site.tensor));
-    }
+/** Refuses options that contradict each other. */
+function checkTogether({ score, scope, allocation }: PruneOptions, pattern: string): void {
+  const refuse = (option: string, found: string, expected: string, why: string): never => {
+    throw new PareError("bad-option", why, { where: `prune-weights option '${option}'`, found, expected });
   };
-  const total = sites.reduce((sum, site) => sum + site.tensor.elements, 0);
-  const found = await magnitudeThreshold(kernels, scores, total - Math.round(ratio * total));
-  const thresholds = new Map<WeightSite, MagnitudeThreshold>();
-  let ties = found.ties;
-  for (const site of sites) {
-    const used = kernels.magnitudeMask(scored(site, await floats(site.tensor)), found.threshold, ties).ties;
-    thresholds.set(site, { threshold: found.threshold, ties: used });
-    ties -= used;
-  }
-  return thresholds;
-}
-
-async function floats(tensor: Tensor): Promise<Float32Array> {
-  return toFloat32(tensor.dtype, await tensor.bytes());
-}
-
-/** Why the pattern does not fit the weight, or undefined. */
-function reasonAgainstPattern(site: WeightSite, [n, m]: readonly [number, number]): string | undefined {
-  const axis = summedAxis(site);
-  if (axis === undefined) return "it has no summed axis";
-  const size = site.tensor.shape[axis] ?? 1;
-  return size % m === 0 ? undefined : `its summed axis has ${size} elements, which ${n}:${m} does not divide`;
-}
-
-function summedAxis(site: WeightSite): number | undefined {
-  const use = site.uses[0];
-  const axis = use?.weight.reductionAxis;
-  return axis === undefined ? undefined : use?.transpose ? 1 - axis : axis;
-}
-
-function patternLayout(site: WeightSite): { outer: number; channels: number; inner: number } {
-  const axis = summedAxis(site) ?? 0;
-  const { shape } = site.tensor;
-  const product = (sizes: readonly number[]): number => sizes.reduce((total, size) => total * size, 1);
-  return { outer: product(shape.slice(0, axis)), channels: shape[axis] ?? 1, inner: product(shape.slice(axis + 1)) };
-}
-
-interface Masked {
-  readonly tensor: Tensor;
-  readonly parts: SharedParts;
-  readonly outcome: { zeros: number | undefined; error: number | undefined };
-}
-
-/** The tensor with the elements that the mask drops set to +0, in its own dtype. */
-function maskedTensor(kernels: Kernels, tensor: Tensor, maskOf: MaskOf): Masked {
-  const outcome: Masked["outcome"] = { zeros: undefined, error: undefined };
-  const parts = new SharedParts([{ dtype: tensor.dtype, shape: tensor.shape }], async () => {
-    const bytes = await tensor.bytes();
-    const weights = toFloat32(tensor.dtype, bytes);
-    const mask = await maskOf(weights);
-    const width = bytes.length / weights.length;
-    const kept = bytes.slice();
-    for (let i = 0; i < mask.length; i++) if (mask[i] === 0) kept.fill(0, i * width, (i + 1) * width);
-    const after = toFloat32(tensor.dtype, kept);
-    outcome.zeros = after.length - kernels.countNonZero(after);
-    const { squaredDifference, squaredNormA } = kernels.compare(weights, after);
-    outcome.error = squaredNormA > 0 ? Math.sqrt(squaredDifference / squaredNormA) : 0;
-    return [kept];
-  });
-  return { tensor: parts.tensors[0] as Tensor, parts, outcome };
+  const across = scope === "global" || scope === "normalised";
+  if (across && allocation !== "uniform")
+    refuse(
+      "allocation",
+      allocation,
+      "uniform",
+      "Scores that are compared over all layers allocate the shares themselves",
+    );
+  if (allocation === "lamp" && scope !== undefined)
+    refuse("scope", scope, "none", "LAMP scores are compared over all layers");
+  if (score === "sparsegpt" && (across || scope === "output" || allocation === "lamp"))
+    refuse("scope", scope ?? allocation, "local", "SparseGPT chooses its masks within each layer, block after block");
+  if (pattern === "block" && scope === "output")
+    refuse("scope", "output", "local, global or normalised", "A block belongs to several outputs");
 }

@@ -13,7 +13,7 @@ import { engine } from "../engine.ts";
 import type { Context } from "../technique.ts";
 import { layerDepths } from "../tune/frontier.ts";
 import { awqScales, clippedGrid, normalizedGram, outputError, scaleInputs, scaledGram } from "./awq.ts";
-import { type CountedLayer, PassCounter, byInput, momentsOf } from "./calibration-passes.ts";
+import { type CountedLayer, PassCounter, byInput, momentsOf, whyNoInputs } from "./calibration-passes.ts";
 import { gptq } from "./gptq.ts";
 import { HalfQuadratic } from "./hqq.ts";
 import type { Solved } from "./solved-codes.ts";
@@ -57,17 +57,7 @@ export function whyNotSolved({ site, plan, options }: SolverSite, method: Solver
   const shape = matricesOf(site, plan);
   if (shape.k % groupOf(site, plan) !== 0 && plan.kind !== "packed") return "neighbouring outputs share its scales";
   if (method === "hqq") return undefined;
-  if (site.otherUses.length > 0) return "it is not only a weight";
-  for (const { node, spec, input } of site.uses) {
-    const kind = spec.traits?.linear;
-    if (spec.traits?.lookup) return "rows of it are looked up";
-    if (kind !== "matmul" && kind !== "gemm" && kind !== "conv")
-      return `nothing is known of the inputs of ${node.opType}`;
-    if (kind !== "conv" && (input !== 1 || site.tensor.shape.length !== 2)) return "it is not a matrix on the right";
-    if (kind === "gemm" && node.int("transA", 0) !== 0) return "its input is transposed";
-    if (node.graph?.parent) return "it is inside of a subgraph";
-  }
-  return undefined;
+  return whyNoInputs(site);
 }
 
 /** Chooses the codes of all sites and applies them. */

@@ -4,7 +4,7 @@ import type { Model } from "../../ir/model.ts";
 import { type Gram, type GramRequest, gram } from "../../run/gram.ts";
 import type { SessionOptions } from "../../run/session.ts";
 import { convertOpset } from "../../transform/opset.ts";
-import type { WeightUse } from "../../transform/weight-sites.ts";
+import type { WeightSite, WeightUse } from "../../transform/weight-sites.ts";
 import type { Calibration } from "../calibration.ts";
 import { engine } from "../engine.ts";
 import { Frontier } from "../tune/frontier.ts";
@@ -34,6 +34,21 @@ export interface PassOptions {
 const COUNTING_OPSET = 13;
 const CONVERTED_OPSET = 18;
 const GRAM_BYTES = 1 << 30;
+
+/** Why the inputs of a weight's layers cannot be looked at; undefined if they can. */
+export function whyNoInputs(site: WeightSite): string | undefined {
+  if (site.otherUses.length > 0) return "it is not only a weight";
+  for (const { node, spec, input } of site.uses) {
+    const kind = spec.traits?.linear;
+    if (spec.traits?.lookup) return "rows of it are looked up";
+    if (kind !== "matmul" && kind !== "gemm" && kind !== "conv")
+      return `nothing is known of the inputs of ${node.opType}`;
+    if (kind !== "conv" && (input !== 1 || site.tensor.shape.length !== 2)) return "it is not a matrix on the right";
+    if (kind === "gemm" && node.int("transA", 0) !== 0) return "its input is transposed";
+    if (node.graph?.parent) return "it is inside of a subgraph";
+  }
+  return undefined;
+}
 
 /** Runs the samples through a model that is being quantized, as often as its layers need it. */
 export class PassCounter<L extends CountedLayer> {

@@ -42,14 +42,7 @@ export async function gptq(
 ): Promise<GptqSolution> {
   const { k, n } = weights;
   const order = orderOf(gram, k, options.actOrder);
-  const { u, damping } = await factor(engine, gram, order, options.damping);
-  const importance = new Float32Array(k);
-  for (let j = 0; j < k; j++) {
-    const diagonal = u.data[j * k + j] as number;
-    importance[j] = diagonal * diagonal;
-    const row = u.data.subarray(j * k + j, (j + 1) * k);
-    for (let i = 0; i < row.length; i++) row[i] = (row[i] as number) / diagonal;
-  }
+  const { feedback, importance, damping } = await feedbackOf(engine, gram, order, options.damping);
   const leaf = Math.max(LEAF, options.group);
   // A group that is rounded in pieces keeps the scales of the weights as they were
   const dynamic = !options.actOrder && !options.grid && options.group <= 2 * LEAF;
@@ -58,7 +51,7 @@ export async function gptq(
     kernels,
     options,
     order,
-    feedback: u,
+    feedback,
     importance,
     dynamic,
     leaf: dynamic ? Math.floor(leaf / options.group) * options.group : leaf,
@@ -68,7 +61,7 @@ export async function gptq(
     grid: dynamic ? emptyGrid(k, n, options) : (options.grid ?? gridOf(kernels, weights, options)),
     loss: { value: 0 },
   };
-  await roundRange(run, 0, k);
+  await inHalves(run, 0, k, (low, high, moved) => roundLeaf(run, low, high, moved));
   const place = <T extends Float32Array | Uint8Array>(from: T, into: T): T => {
     for (let row = 0; row < k; row++) into.set(from.subarray(row * n, (row + 1) * n), (order[row] as number) * n);
     return into;
@@ -83,40 +76,51 @@ export async function gptq(
 }
 
 /** One layer on its way; rows stand in the reverse of the order in which they are rounded. */
-interface Run {
-  readonly engine: MatrixEngine;
+interface Run extends ErrorFeedback {
   readonly kernels: Kernels;
   readonly options: GptqOptions;
   /** Input behind each row. */
   readonly order: Int32Array;
-  /** U with ones on its diagonal. */
-  readonly feedback: Matrix;
   readonly importance: Float32Array;
-  readonly leaf: number;
   /** Scales are found group by group, of the weights with the errors before them added. */
   readonly dynamic: boolean;
-  readonly w: Matrix;
-  readonly errors: Matrix;
   readonly codes: Uint8Array;
   readonly grid: Grid;
   readonly loss: { value: number };
 }
 
+/** What passing errors on from row to row takes. */
+export interface ErrorFeedback {
+  readonly engine: MatrixEngine;
+  /** U with ones on its diagonal. */
+  readonly feedback: Matrix;
+  /** Rows that are visited at once. */
+  readonly leaf: number;
+  readonly w: Matrix;
+  readonly errors: Matrix;
+}
+
 /**
- * The second half first, then what its errors mean for the first half, then that. `moved` are the errors that rows
- * from `high` on have fed back to rows [low, high).
+ * The second half first, then what its errors mean for the first half, then that. `visit` sets the errors of a few rows; `moved` are the
+ * errors that rows from `high` on have fed back to rows [low, high).
  */
-async function roundRange(run: Run, low: number, high: number, moved?: Matrix): Promise<void> {
+export async function inHalves(
+  run: ErrorFeedback,
+  low: number,
+  high: number,
+  visit: (low: number, high: number, moved: Matrix | undefined) => Promise<void> | void,
+  moved?: Matrix,
+): Promise<void> {
   const size = high - low;
-  if (size <= run.leaf) return roundLeaf(run, low, high, moved);
+  if (size <= run.leaf) return visit(low, high, moved);
   const middle = high - Math.ceil(size / run.leaf / 2) * run.leaf;
-  await roundRange(run, middle, high, moved && rowsOf(moved, middle - low, size));
+  await inHalves(run, middle, high, visit, moved && rowsOf(moved, middle - low, size));
   const above = await run.engine.product(
     part(run.feedback, low, middle, middle, high),
     rowsOf(run.errors, middle, high),
     moved && rowsOf(moved, 0, middle - low),
   );
-  await roundRange(run, low, middle, above);
+  await inHalves(run, low, middle, visit, above);
 }
 
 async function roundLeaf(run: Run, low: number, high: number, before?: Matrix): Promise<void> {
@@ -170,16 +174,35 @@ function emptyGrid(k: number, n: number, { group }: GridSpec): Grid {
 }
 
 /** The input behind each row: rows are rounded from the last to the first. */
-function orderOf(gram: Float64Array, k: number, actOrder: boolean): Int32Array {
+export function orderOf(gram: Float64Array, k: number, actOrder: boolean): Int32Array {
   const order = Int32Array.from({ length: k }, (_, row) => k - 1 - row);
   const square = (input: number): number => gram[input * (k + 1)] as number;
   return actOrder ? order.sort((a, b) => square(a) - square(b) || b - a) : order;
 }
 
-function inOrder(data: Float32Array, order: Int32Array, n: number): Float32Array {
+export function inOrder(data: Float32Array, order: Int32Array, n: number): Float32Array {
   const result = new Float32Array(data.length);
   for (const [row, input] of order.entries()) result.set(data.subarray(input * n, (input + 1) * n), row * n);
   return result;
+}
+
+/** The factor behind error feedback: u_ij/u_ii, and u_jj², which is 1/[H⁻¹]_jj once the rows below j are fixed. */
+export async function feedbackOf(
+  engine: MatrixEngine,
+  gram: Float64Array,
+  order: Int32Array,
+  asked: number,
+): Promise<{ feedback: Matrix; importance: Float32Array; damping: number }> {
+  const { u, damping } = await factor(engine, gram, order, asked);
+  const k = order.length;
+  const importance = new Float32Array(k);
+  for (let j = 0; j < k; j++) {
+    const diagonal = u.data[j * k + j] as number;
+    importance[j] = diagonal * diagonal;
+    const row = u.data.subarray(j * k + j, (j + 1) * k);
+    for (let i = 0; i < row.length; i++) row[i] = (row[i] as number) / diagonal;
+  }
+  return { feedback: u, importance, damping };
 }
 
 /** U of the permuted XᵀX + λ·mean(diag)·I, with ten times the damping for every failure. */
