@@ -53,8 +53,13 @@ async function main() {
         const { seconds } = await measureNode([process.argv[1], "convert", onnx, join(folder, "output.onnx"), "--threads", values.threads]);
         return seconds;
       },
-      "llama.cpp": () => llama(libraries, gguf, join(folder, "output.gguf")),
+      "llama.cpp": async () => {
+        const { seconds, version } = llama(libraries, gguf, join(folder, "output.gguf"));
+        versions["llama.cpp"] = version;
+        return seconds;
+      },
     };
+    const versions = {};
     const found = Object.fromEntries(Object.keys(cases).map((name) => [name, []]));
     const written = {};
     for (let round = 0; round <= Number(values.rounds); round++)
@@ -72,7 +77,7 @@ async function main() {
       const seconds = median(all);
       return { name, seconds, bytesPerSecond: bytes / seconds, writtenBytes: written[name], all };
     });
-    writeRun("llama-quantize", rows, { bytes, ratio });
+    writeRun("llama-quantize", rows, { bytes, ratio, versions });
     console.log(
       table(
         ["quantizer", "seconds", "GB/s of fp32", "MB written"],
@@ -115,10 +120,10 @@ async function makeModels(onnx, gguf) {
   return matrices.reduce((sum, { rows, cols }) => sum + 4 * rows * cols, 0);
 }
 
-/** Seconds of one call, the start of Python aside. */
-async function llama(libraries, input, output) {
+/** Seconds of one call, the start of Python aside, and the version of the peer. */
+function llama(libraries, input, output) {
   const script = join(root, "bench", "llama-quantize.py");
   const { status, stdout, stderr } = spawnSync("python3", [script, libraries, input, output, values.threads], { encoding: "utf8" });
   if (status !== 0) throw new Error(stderr);
-  return JSON.parse(stdout.trim().split("\n").at(-1)).seconds;
+  return JSON.parse(stdout.trim().split("\n").at(-1));
 }

@@ -1,8 +1,9 @@
-"""Quantizes a GGUF file to Q4_0 with the libllama of a folder: folder, input, output, threads; prints the seconds."""
+"""Quantizes a GGUF file to Q4_0 with the libllama of a folder: folder, input, output, threads; prints the seconds and the library's version."""
 import ctypes
 import glob
 import json
 import os
+import re
 import sys
 import time
 
@@ -48,4 +49,6 @@ start = time.perf_counter()
 status = llama.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(parameters))
 if status != 0:
     sys.exit(f"llama_model_quantize returned {status}")
-print(json.dumps({"seconds": time.perf_counter() - start}))
+seconds = time.perf_counter() - start
+version = re.search(r"\d+(\.\d+)*", os.path.basename(llama._name))
+print(json.dumps({"seconds": seconds, "version": version.group() if version else "unknown"}))

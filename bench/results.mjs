@@ -64,6 +64,19 @@ const SECTIONS = {
       ]),
     ),
   ],
+  "llama-quantize": ({ rows, ratio, load, versions }) => [
+    "4-bit weights beside llama.cpp",
+    `Round to nearest in blocks of 32, the same float32 matrices as ONNX and as GGUF, in turns, fresh processes, warm files, two threads; pare with the start of Node, the peer's call alone. The machine's load was ${load.start} to ${load.end}. pare has **${ratio.toFixed(2)}** of the peer's throughput. pare keeps a float32 scale per block, as MatMulNBits wants it beside float32 activations, Q4_0 a float16 one.`,
+    table(
+      ["quantizer", "seconds", "per second of fp32", "written"],
+      rows.map((row) => [
+        versions[row.name] ? `${row.name} ${versions[row.name]}` : row.name,
+        row.seconds.toFixed(2),
+        `${(row.bytesPerSecond / 1e9).toFixed(2)} GB`,
+        megabytes(row.writtenBytes),
+      ]),
+    ),
+  ],
   "calibration-memory": ({ rows }) => [
     "Memory of static calibration",
     "Peak resident memory of `quantize` (static int8) in fresh processes, medians: statistics are held, samples are not. Runs of the same case differ by some tens of megabytes, as the runtime collects garbage when it likes.",
