@@ -5,6 +5,11 @@ import { basename, dirname, join, resolve } from "node:path";
 import { PareError } from "../base/error.ts";
 import { both } from "../base/settle.ts";
 import { type SizeReport, sizeOf } from "../evaluate/size.node.ts";
+import { VERSION } from "../base/version.ts";
+import { fingerprint } from "../ir/fingerprint.ts";
+import type { Model } from "../ir/model.ts";
+import { FinishedFolder } from "./finished.node.ts";
+import { formatStep } from "./recipe.ts";
 import { loadFile } from "../ir/load.node.ts";
 import { saveFile } from "../ir/save.node.ts";
 import { outputError } from "../onnx/atomic-write.node.ts";
@@ -28,7 +33,8 @@ export async function compressFile(
 ): Promise<CompressReport> {
   await checkOutput(output, options.force ?? false);
   const original = await loadFile(input);
-  const { model, steps: reports } = await runSteps(original, steps, options);
+  const finished = new FinishedFolder(output, () => identityOf(original, steps, options));
+  const { model, steps: reports } = await runSteps(original, steps, { ...options, finished });
   const staging = join(dirname(resolve(output)), `.${basename(output)}.${process.pid}.tmp`);
   try {
     await rm(staging, { recursive: true, force: true }); // of a killed process that had the same number
@@ -52,10 +58,26 @@ export async function compressFile(
     const report = reportOf(before, after, reports, verified);
     for (const name of await readdir(staging)) if (name !== basename(output)) await move(staging, name, output);
     await move(staging, basename(output), output);
+    await finished.remove();
     return report;
   } finally {
     await rm(staging, { recursive: true, force: true });
   }
+}
+
+/** What makes two runs the same run. */
+async function identityOf(original: Model, steps: readonly Step[], options: CompressFileOptions): Promise<string> {
+  const { data, seed = 1, provider = "cpu" } = options;
+  const input = await fingerprint(original);
+  return JSON.stringify({
+    version: VERSION,
+    input,
+    steps: steps.map(formatStep),
+    data: data?.name,
+    samples: data?.size,
+    seed,
+    provider,
+  });
 }
 
 function move(staging: string, name: string, output: string): Promise<void> {

@@ -13,6 +13,7 @@ import { VERSION } from "../base/version.ts";
 import { type Change, Journal, type Skip } from "./journal.ts";
 import { storeSparse } from "./prune/store-sparse.ts";
 import { type Proof, prove } from "./prove.node.ts";
+import type { Finished } from "./finished.ts";
 import { formatStep } from "./recipe.ts";
 import type { Context, Progress, Step } from "./technique.ts";
 
@@ -27,6 +28,8 @@ export interface CompressOptions {
   readonly signal?: AbortSignal | undefined;
   /** What the user started from, when the given model has gone through steps already; default: the given model. */
   readonly original?: Model | undefined;
+  /** Where finished parts of long steps survive a kill. */
+  readonly finished?: Finished | undefined;
   onProgress?(progress: Progress): void;
 }
 
@@ -86,6 +89,10 @@ export async function runSteps(
       threads: options.threads ?? 0,
       signal: options.signal,
       journal,
+      finished: options.finished && {
+        get: (key) => options.finished?.get(`${index} ${key}`) ?? Promise.resolve(undefined),
+        put: (key, bytes) => options.finished?.put(`${index} ${key}`, bytes) ?? Promise.resolve(),
+      },
       onProgress: (progress) =>
         options.onProgress?.({
           stage: all.length > 1 ? `${index + 1}/${all.length} ${progress.stage}` : progress.stage,

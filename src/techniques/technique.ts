@@ -3,6 +3,7 @@ import type { z } from "zod";
 import type { Dataset } from "../data/dataset.ts";
 import type { Model } from "../ir/model.ts";
 import type { Provider } from "../run/session.ts";
+import type { Finished } from "./finished.ts";
 import type { Journal } from "./journal.ts";
 
 /** What a technique cannot work without; checked before it runs, with a clear error. */
@@ -31,6 +32,8 @@ export interface Context {
   readonly threads: number;
   readonly signal: AbortSignal | undefined;
   readonly journal: Journal;
+  /** Where finished parts of a long step survive a kill; undefined where there is no such place. */
+  readonly finished?: Finished | undefined;
   onProgress(progress: Progress): void;
 }
 

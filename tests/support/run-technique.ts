@@ -3,13 +3,14 @@ import type { Dataset } from "../../src/data/dataset.ts";
 import { cloneModel } from "../../src/ir/clone.ts";
 import type { Model } from "../../src/ir/model.ts";
 import { Journal } from "../../src/techniques/journal.ts";
-import type { Technique } from "../../src/techniques/technique.ts";
+import type { Context, Technique } from "../../src/techniques/technique.ts";
 
 export async function runTechnique(
   technique: Technique,
   original: Model,
   options: Readonly<Record<string, unknown>> = {},
   data?: Dataset,
+  rest: Partial<Context> = {},
 ): Promise<{ model: Model; journal: Journal }> {
   const journal = new Journal();
   const model = await technique.run(cloneModel(original), technique.options.parse(options), {
@@ -22,6 +23,7 @@ export async function runTechnique(
     signal: undefined,
     journal,
     onProgress() {},
+    ...rest,
   });
   return { model, journal };
 }

@@ -16,7 +16,7 @@ import { awqScales, clippedGrid, normalizedGram, outputError, scaleInputs, scale
 import { type CountedLayer, PassCounter, byInput, momentsOf, whyNoInputs } from "./calibration-passes.ts";
 import { gptq } from "./gptq.ts";
 import { HalfQuadratic } from "./hqq.ts";
-import type { Solved } from "./solved-codes.ts";
+import { type GroupSolution, type Solved, packSolution, unpackSolution } from "./solved-codes.ts";
 import { type Grid, type GridSpec, type Rounded, type Weights, gridOf, roundToGrid } from "./weight-grid.ts";
 import type { Plan, PlanOptions } from "./weight-forms.ts";
 
@@ -114,6 +114,11 @@ function specFor({ site, plan, options }: SolverSite): GridSpec {
   return { bits, group: groupOf(site, plan), symmetric, scale, scaleType, rule };
 }
 
+/** The weights of a group of layers, in a key of what is kept. */
+function keyOfGroup(readers: readonly Layer[]): string {
+  return readers.map(({ site }) => site.value.name).join("\n");
+}
+
 /** One matrix of a layer with what is known of its inputs. */
 interface Problem {
   readonly layer: Layer;
@@ -152,6 +157,11 @@ class Solver {
         const key = `${spec.bits} ${spec.symmetric} ${spec.scaleType}`;
         const solver = solvers.get(key) ?? (await HalfQuadratic.open(openSession, spec, this.#session));
         solvers.set(key, solver);
+        const kept = await this.#kept([layer]);
+        if (kept) {
+          await this.#finish([layer], kept);
+          continue;
+        }
         const found: { rounded: Rounded; grid: Grid }[] = [];
         let [before, after] = [0, 0];
         const all = await this.#weightsOf(layer);
@@ -162,7 +172,7 @@ class Solver {
           after += grid.after;
         }
         const how = `hqq: sum of |w - ŵ|^0.7 ${before.toPrecision(3)} -> ${after.toPrecision(3)}`;
-        await this.#apply(layer, this.#solved(layer, all, found), how);
+        await this.#keep([layer], { layers: [{ solved: this.#solved(layer, all, found), how }] });
       }
     } finally {
       for (const solver of solvers.values()) await solver.close();
@@ -191,11 +201,15 @@ class Solver {
       let done = 0;
       for (const together of passes) {
         throwIfAborted(this.#context.signal);
-        const grams = await counter.next();
-        for (const readers of byInput(together)) {
+        const groups = byInput(together);
+        const kept = await Promise.all(groups.map((readers) => this.#kept(readers)));
+        const grams = kept.every((one) => one !== undefined) ? counter.skip() : await counter.next();
+        for (const [index, readers] of groups.entries()) {
           throwIfAborted(this.#context.signal);
           this.#context.onProgress({ stage: this.#options.method, done, total: layers.length });
-          await this.#solveReaders(matrices, readers, grams);
+          const known = kept[index];
+          if (known) await this.#finish(readers, known);
+          else await this.#keep(readers, await this.#solveReaders(matrices, readers, grams));
           done += readers.length;
         }
       }
@@ -209,7 +223,7 @@ class Solver {
     matrices: MatrixEngine,
     readers: readonly Layer[],
     grams: ReadonlyMap<string, Gram>,
-  ): Promise<void> {
+  ): Promise<GroupSolution> {
     const { method } = this.#options;
     const problems = await Promise.all(
       readers.map(async (layer) => {
@@ -227,13 +241,9 @@ class Solver {
     if (scalable) {
       const all = problems.flat().map(({ layer, weights }) => ({ weights, spec: layer.spec }));
       const found = await awqScales(matrices, this.#kernels, all, first.gram);
-      if (found.exponent > 0) {
-        scales = found.scales;
-        const nodes = readers.map(({ uses }) => (uses[0] as WeightUse).node);
-        const { folded } = await divideInput(this.#model, nodes[0]?.inputs[0] as Value, nodes, scales);
-        scaling = `, inputs scaled with exponent ${found.exponent} (${folded === undefined ? "by a Mul" : `in ${folded}`})`;
-      }
+      if (found.exponent > 0) [scales, scaling] = [found.scales, `, inputs scaled with exponent ${found.exponent}`];
     }
+    const layers: GroupSolution["layers"][number][] = [];
     for (const [index, layer] of readers.entries()) {
       const found: { rounded: Rounded; grid: Grid }[] = [];
       const sums = { nearest: 0, solved: 0, energy: 0 };
@@ -242,7 +252,33 @@ class Solver {
       const percent = (error: number): string => `${(100 * Math.sqrt(error / (sums.energy || 1))).toPrecision(3)} %`;
       const how = `${method}: output error ${percent(sums.nearest)} -> ${percent(sums.solved)}${scaling}`;
       const weights = own.map((problem) => (scales ? scaleInputs(problem.weights, scales) : problem.weights));
-      await this.#apply(layer, this.#solved(layer, weights, found), how);
+      layers.push({ solved: this.#solved(layer, weights, found), how });
+    }
+    return { scales, layers };
+  }
+
+  /** What an earlier run of the same recipe found for layers that read the same input. */
+  async #kept(readers: readonly Layer[]): Promise<GroupSolution | undefined> {
+    const bytes = await this.#context.finished?.get(keyOfGroup(readers));
+    return bytes && unpackSolution(bytes);
+  }
+
+  /** Keeps a solution beside the output, then applies it. */
+  async #keep(readers: readonly Layer[], solution: GroupSolution): Promise<void> {
+    await this.#context.finished?.put(keyOfGroup(readers), packSolution(solution));
+    await this.#finish(readers, solution);
+  }
+
+  async #finish(readers: readonly Layer[], { scales, layers }: GroupSolution): Promise<void> {
+    let where = "";
+    if (scales) {
+      const nodes = readers.map(({ uses }) => (uses[0] as WeightUse).node);
+      const { folded } = await divideInput(this.#model, nodes[0]?.inputs[0] as Value, nodes, scales);
+      where = folded === undefined ? " (by a Mul)" : ` (in ${folded})`;
+    }
+    for (const [index, layer] of readers.entries()) {
+      const own = layers[index];
+      if (own) await this.#apply(layer, own.solved, `${own.how}${where}`);
     }
   }
 

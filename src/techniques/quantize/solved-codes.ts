@@ -1,8 +1,9 @@
 /** Codes that a solver has chosen, in the layouts in which a model stores them. */
-import type { DType } from "../../base/dtype.ts";
+import { type DType, bytesOf } from "../../base/dtype.ts";
 import { type CodeBits, packBits, packCodes } from "../../base/packed.ts";
 import { Tensor } from "../../ir/tensor.ts";
 import type { Kernels } from "../../kernels/types.ts";
+import { packPart, unpackPart } from "../finished.ts";
 import { type Codes, type CodesOptions, type RowLayout, scaleBytes } from "./weight-codes.ts";
 
 /** A weight in low precision, output by output. */
@@ -16,6 +17,37 @@ export interface Solved {
   readonly zeroPoints: Uint8Array; // (rows, ⌈cols/group⌉)
   /** ‖ŵ − w‖ / ‖w‖. */
   readonly error: number;
+}
+
+/** What was found for layers that read the same input. */
+export interface GroupSolution {
+  /** What the input is divided by; undefined: nothing. */
+  readonly scales?: Float32Array | undefined;
+  readonly layers: readonly { readonly solved: Solved; readonly how: string }[];
+}
+
+/** A solution as bytes, to be kept. */
+export function packSolution({ scales, layers }: GroupSolution): Uint8Array {
+  const header = layers.map(({ how, solved: { rows, cols, group, error } }) => ({ how, rows, cols, group, error }));
+  const arrays = layers.flatMap(({ solved }) => [solved.codes, bytesOf(solved.scales), solved.zeroPoints]);
+  return packPart({ layers: header, scaled: scales !== undefined }, scales ? [...arrays, bytesOf(scales)] : arrays);
+}
+
+export function unpackSolution(bytes: Uint8Array): GroupSolution {
+  const { header, arrays } = unpackPart(bytes);
+  const { layers, scaled } = header as {
+    layers: (Pick<Solved, "rows" | "cols" | "group" | "error"> & { how: string })[];
+    scaled: boolean;
+  };
+  const floats = (array: Uint8Array | undefined): Float32Array =>
+    new Float32Array((array as Uint8Array).buffer as ArrayBuffer);
+  return {
+    scales: scaled ? floats(arrays.at(-1)) : undefined,
+    layers: layers.map(({ how, ...rest }, i) => {
+      const [codes, scales, zeroPoints] = arrays.slice(3 * i) as [Uint8Array, Uint8Array, Uint8Array];
+      return { how, solved: { ...rest, codes, scales: floats(scales), zeroPoints } };
+    }),
+  };
 }
 
 /** Packed blocks, every row padded with the zero point to whole blocks: as `MatMulNBits` wants them. */
