@@ -156,6 +156,8 @@ export interface TrainingSetting {
   readonly batchNorm?: "batch" | "frozen" | undefined;
   /** What weights obey after every step. */
   readonly projections?: readonly Projection[] | undefined;
+  /** Share of the steps during which observed ranges follow the data. */
+  readonly observe?: number | undefined;
 }
 
 /** Trains the weights of the model in place on the context's data. */
@@ -196,6 +198,7 @@ export async function trainOn(
       maskZeros: setting.maskZeros,
       batchNorm: setting.batchNorm,
       projections: setting.projections,
+      observe: setting.observe,
       terms,
       teacher: teacher && { model: teacher },
       augment: { flip, crop, cutout, noise, mixup, cutmix },

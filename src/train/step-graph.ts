@@ -15,6 +15,7 @@ import { feedDropout, type NoisePort } from "./dropout.ts";
 import { addGradients } from "./grad.ts";
 import { lowerSimulated } from "./lower.ts";
 import type { LossSite } from "./losses/loss.ts";
+import { useObservers } from "./observers.ts";
 import { addObjective, type LabelKind, type Objective, type ObjectiveOptions } from "./objective.ts";
 import type { Optimizer, OptimizerOptions } from "./optimizers/optimizer.ts";
 import { makeOptimizer } from "./optimizers/table.ts";
@@ -44,6 +45,8 @@ export interface StepOptions extends ObjectiveOptions, OptimizerOptions, UpdateO
    * that nothing is gained. Default "float32".
    */
   readonly precision?: "float32" | "mixed" | undefined;
+  /** Steps during which observed ranges of simulated activations follow the data; then they stay. Default 0. */
+  readonly observeSteps?: number | undefined;
   /** True: Dropout drops, by the numbers fed as `noise`; false: it passes everything. Default true. */
   readonly dropout?: boolean | undefined;
   /**
@@ -104,6 +107,7 @@ export function buildStepGraph(model: Model, options: StepOptions): StepGraph {
   const state = new StepState(graph);
   for (const value of parameters) state.adopt(value);
   const statistics = options.batchNorm === "frozen" ? [] : useBatchStatistics(graph, step.opset, state, options.frozen);
+  const observers = useObservers(graph, state);
   const problems = inferShapes(step);
   if (!prediction.shape)
     throw new PareError("unsupported", "The shape of the model's output could not be found", {
@@ -143,6 +147,8 @@ export function buildStepGraph(model: Model, options: StepOptions): StepGraph {
   const scalars = Object.fromEntries(optimizer.scalars.map((name) => [name, b.input(name, "float32", [])]));
   const updates = addUpdates(site, { state, optimizer, scalars, parameters: all, gradients, lossScale, options });
   moveStatistics(site, statistics, options.statisticsMomentum ?? 0.9, (input, next) => state.link(input, next));
+  const watching = observers && b.input("watching", "bool", []);
+  if (observers && watching) observers.watch(site, watching);
   lowerSimulated(step);
   lowerBlocks(step);
   removeUnused(graph, graph.nodes);
@@ -158,6 +164,8 @@ export function buildStepGraph(model: Model, options: StepOptions): StepGraph {
     statistics,
     updates,
     learned,
+    observed: observers?.state ?? [],
+    watching,
     options,
   });
 }
@@ -193,6 +201,8 @@ function describe(
     statistics: readonly BatchStatistics[];
     updates: { ports: UpdatePorts; trained: readonly Value[]; averages: ReadonlyMap<string, string> };
     learned: readonly Value[];
+    observed: readonly Value[];
+    watching: Value | undefined;
     options: StepOptions;
   },
 ): StepGraph {
@@ -213,7 +223,7 @@ function describe(
     teacherLogits: objective.teacherLogits?.name,
     noise: parts.noise,
     classes: objective.classes,
-    weights: [...trained, ...running].map((value) => value.name),
+    weights: [...trained, ...running, ...parts.observed].map((value) => value.name),
     averages: updates.averages,
     lossScale: parts.lossScale && { value: parts.lossScale.value.name, skipped: parts.lossScale.skipped.name },
     links: state.links,
@@ -224,6 +234,7 @@ function describe(
       for (const [name, value] of fed) feeds[value.name] = number(values[name] ?? 0);
       const { begins, steps, averageKeep } = updates.ports;
       if (begins) feeds[begins.name] = flag(run === 0);
+      if (parts.watching) feeds[parts.watching.name] = flag(step < (options.observeSteps ?? 0));
       if (steps) feeds[steps.name] = flag(run === (options.accumulate ?? 1) - 1);
       // A young average follows the weights more closely: min(d, (1 + t)/(10 + t))
       if (averageKeep) feeds[averageKeep.name] = number(Math.min(options.averaging ?? 0, (1 + step) / (10 + step)));

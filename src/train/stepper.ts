@@ -12,7 +12,7 @@ import { termsOf, wantsScoresAlone } from "./objective.ts";
 import { trainableParameters, zeroMasks } from "./parameters.ts";
 import { buildStepGraph, type StepGraph } from "./step-graph.ts";
 import { TeacherLogits } from "./teacher.ts";
-import { isAugmented, RUN_KEYS, type TrainOptions } from "./train-options.ts";
+import { DEFAULT_EPOCHS, isAugmented, RUN_KEYS, type TrainOptions } from "./train-options.ts";
 
 /** The feeds of a step's runs. */
 export type StepFeeds = readonly Readonly<Record<string, NdArray>>[];
@@ -78,6 +78,9 @@ export class Stepper {
       teacher: teacher && { ...teacher, model: inside ? teacher.model : undefined },
       softLabels: indices && (mixed || dataset.labels === "values"),
       labelLength: dataset.labelShape?.[0],
+      observeSteps: Math.round(
+        (options.observe ?? 0) * Math.floor(dataset.size / batch) * (options.epochs ?? DEFAULT_EPOCHS),
+      ),
     });
     const opened: { close(): Promise<void> }[] = [];
     try {

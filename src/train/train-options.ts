@@ -31,7 +31,10 @@ export interface TeacherOptions {
 }
 
 export interface TrainOptions
-  extends Omit<StepOptions, "batch" | "teacher" | "masks" | "parameters" | "softLabels" | "labelLength" | "block">,
+  extends Omit<
+      StepOptions,
+      "batch" | "teacher" | "masks" | "parameters" | "softLabels" | "labelLength" | "block" | "observeSteps"
+    >,
     ScheduleOptions {
   /** Passes over the data; default 10. */
   readonly epochs?: number | undefined;
@@ -57,6 +60,8 @@ export interface TrainOptions
   readonly augment?: (Augmentation & Mixing) | undefined;
   /** Batches over which the statistics of BatchNormalization are measured anew when training has ended; default 0: they stay. */
   readonly reestimate?: number | undefined;
+  /** Share of all steps during which observed ranges of simulated activations follow the data; then they stay. Default 0. */
+  readonly observe?: number | undefined;
   readonly threads?: number | undefined;
   readonly provider?: Provider | undefined;
   /** Run the engine in the calling thread; default false: a worker, so that timers and Ctrl-C stay alive. */
@@ -153,6 +158,7 @@ export const RUN_KEYS: readonly (keyof TrainOptions)[] = [
   "dropout",
   "precision",
   "maskZeros",
+  "observe",
   "augment",
   "patience",
   "minimumGain",

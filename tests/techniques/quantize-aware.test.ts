@@ -1,8 +1,11 @@
 /** Training for low bits: what is stored computes what was simulated, in packed bytes, on integer kernels. */
 import { describe, expect, test } from "vitest";
+import { costOf } from "../../src/analyse/cost.ts";
 import { matchKeep } from "../../src/analyse/keep.ts";
 import { inferShapes } from "../../src/analyse/shapes.ts";
+import { buildArchitecture } from "../../src/architectures/build.ts";
 import { Rng } from "../../src/base/rng.ts";
+import { evaluate } from "../../src/evaluate/evaluate.node.ts";
 import { checkModel } from "../../src/ir/check.ts";
 import { cloneModel } from "../../src/ir/clone.ts";
 import { Builder } from "../../src/ir/builder.ts";
@@ -12,12 +15,26 @@ import { Tensor } from "../../src/ir/tensor.ts";
 import { loadKernels } from "../../src/kernels/kernels.ts";
 import { openSession } from "../../src/run/open-session.node.ts";
 import { optimizedGraph } from "../../src/run/optimized-graph.node.ts";
+import { evaluateConstants } from "../../src/run/fold.node.ts";
+import { tap } from "../../src/run/taps.node.ts";
+import { installEngine } from "../../src/techniques/engine.ts";
 import { Journal } from "../../src/techniques/journal.ts";
 import { convert } from "../../src/techniques/quantize-aware/convert.ts";
 import { type AwarePlan, planAware } from "../../src/techniques/quantize-aware/plan.ts";
 import { type WeightBits, weightStart } from "../../src/techniques/quantize-aware/ranges.ts";
 import { bitsOf, simulate, type Simulation, type WeightStart } from "../../src/techniques/quantize-aware/simulate.ts";
+import { quantizeAware } from "../../src/techniques/quantize-aware/quantize-aware.ts";
 import { lowerSimulated } from "../../src/train/lower.ts";
+import { train } from "../../src/train/train.node.ts";
+import { runTechnique } from "../support/run-technique.ts";
+import { clouds } from "../train/tiny-data.ts";
+
+// The engine in this thread: small models need no worker.
+installEngine({
+  openSession: (model, options) => openSession(model, { ...options, inProcess: true }),
+  evaluateConstants,
+  tap,
+});
 
 const kernels = await loadKernels();
 const BATCH = 4;
@@ -174,6 +191,66 @@ describe("the stored model", () => {
       const codes = [...model.graph.initializers.values()].find((value) => value.name.startsWith(`${name}.w.codes`));
       expect(codes?.tensor?.byteLength).toBe((elements * bits) / 8);
     }
+  });
+});
+
+describe("the technique", () => {
+  const data = clouds({ size: 192, shape: [3, 8, 8], classes: 4, apart: 0.25 });
+  const start = async (): Promise<Model> => {
+    const model = buildArchitecture("resnet-20", { blocks: 1, width: 16, input: [3, 8, 8], classes: 4, seed: 1 });
+    await train(model, data, { epochs: 2, batch: 32, learningRate: 0.05, inProcess: true });
+    return model;
+  };
+  const accuracyOf = async (model: Model): Promise<number> =>
+    (await evaluate(model, data, { inProcess: true })).metrics["accuracy"]?.value ?? 0;
+  const common = { batch: 32, samples: 64, learningRate: 0.02 };
+
+  test.each([
+    ["4 bits", { weights: 4, activations: 4, epochs: 1 }],
+    [
+      "3 bits by way of 4, with a teacher",
+      { weights: 3, activations: 3, epochs: 2, lowering: [4], teacher: "original" },
+    ],
+    ["ranges that are observed", { weights: 8, activations: 8, epochs: 1, scales: "observed" }],
+    [
+      "normalizations folded before, scales fixed",
+      { weights: 4, activations: 8, epochs: 1, fold: "before", scales: "fixed" },
+    ],
+    ["ternary weights", { weights: "ternary", activations: "float", epochs: 2 }],
+  ])("learns: %s", async (_, options) => {
+    const original = await start();
+    const { model, journal } = await runTechnique(quantizeAware, original, { ...common, ...options }, data);
+    expect(checkModel(model).filter(({ severity }) => severity === "error")).toEqual([]);
+    expect(journal.changed.length).toBe(8);
+    expect(await accuracyOf(model)).toBeGreaterThan((await accuracyOf(original)) - 0.1);
+    expect([...model.graph.allNodes()].filter(({ domain }) => domain === "pare.train")).toEqual([]);
+  });
+
+  test("leaves alone what is kept", async () => {
+    const original = await start();
+    const kept = original.graph.nodes.filter(({ opType }) => opType === "Conv")[1]?.name ?? "";
+    const { model, journal } = await runTechnique(
+      quantizeAware,
+      original,
+      { ...common, epochs: 1, keep: [kept] },
+      data,
+    );
+    expect(journal.skipped).toContainEqual({ what: kept, why: "kept" });
+    expect(journal.changed.length).toBe(7);
+    expect(model.graph.nodes.find(({ name }) => name === kept)?.inputs[1]?.tensor?.dtype).toBe("float32");
+  });
+
+  test("counts few bits as such", async () => {
+    const { model, plan, simulation } = await simulated({ weights: 3, activations: 4 });
+    await convert(model, plan, simulation, new Journal());
+    for (const node of model.graph.nodes) for (const output of node.outputs) output.dtype = undefined; // as a file has it
+    const bits = costOf(model).layers.filter(({ macs }) => macs > 0);
+    expect(bits.map(({ weightBits, activationBits }) => [weightBits, activationBits])).toEqual([
+      [8, 8],
+      [3, 4],
+      [3, 4],
+      [8, 8],
+    ]);
   });
 });
 

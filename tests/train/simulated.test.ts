@@ -8,8 +8,10 @@ import { Model } from "../../src/ir/model.ts";
 import { Tensor } from "../../src/ir/tensor.ts";
 import { SIMULATED_DOMAIN } from "../../src/ops/simulated.ts";
 import { openSession } from "../../src/run/open-session.node.ts";
+import { imageBlock } from "../../src/train/blocked/image-block.ts";
 import { grad } from "../../src/train/grad.ts";
 import { lowerSimulated } from "../../src/train/lower.ts";
+import { buildStepGraph } from "../../src/train/step-graph.ts";
 
 const ROWS = 5;
 const COLS = 9;
@@ -181,5 +183,101 @@ describe("binary and ternary", () => {
     const sum = (sign: number): number => X.reduce((all, x, i) => all + (part(x) === sign ? (G[i] as number) : 0), 0);
     expectClose(found["p0_grad"], [sum(1)]);
     expectClose(found["p1_grad"], [-sum(-1)]);
+  });
+});
+
+const SIZE = 16;
+const CHANNELS = 20; // does not fill the blocks
+
+/** conv → norm → Relu → rounded → conv → rounded, offset learned → scores; a scale per channel for the second kernel. */
+function image(observed = 0): Model {
+  const model = new Model(undefined, 17, 8);
+  const b = new Builder(model.graph);
+  const rng = new Rng(11);
+  const random = (name: string, shape: readonly number[], deviation: number, mean = 0): Value => {
+    const data = Float32Array.from({ length: shape.reduce((n, size) => n * size, 1) }, () =>
+      rng.normal(mean, deviation),
+    );
+    return b.constant(name, Tensor.float32(shape, data));
+  };
+  const number = (name: string, value: number): Value => b.constant(name, Tensor.float32([], [value]));
+  const fake = (x: Value, parameters: readonly Value[], attributes: Readonly<Record<string, number>>): Value =>
+    b.op("FakeQuantize", [x, ...parameters], {
+      domain: SIMULATED_DOMAIN,
+      attributes: { low: 0, high: 15, learned: 1 - observed, observed, gradient_scale: float(0.05), ...attributes },
+    });
+  const pads = { pads: [1, 1, 1, 1] };
+  const x = b.input("x", "float32", ["batch", 3, 6, 6]);
+  const first = b.op("Conv", [x, random("w1", [CHANNELS, 3, 3, 3], 0.3)], { attributes: pads });
+  const statistics = [random("m", [CHANNELS], 0.1), random("v", [CHANNELS], 0.05, 1)];
+  const norm = [random("g", [CHANNELS], 0.1, 1), random("h", [CHANNELS], 0.2), ...statistics];
+  const inner = b.op("Relu", [b.op("BatchNormalization", [first, ...norm])]);
+  const rounded = fake(inner, [number("s1", 0.11)], { nonnegative: 1 });
+  const w2 = random("w2", [CHANNELS, CHANNELS, 3, 3], 0.08);
+  const scales = b.constant("s2", Tensor.float32([CHANNELS], new Float32Array(CHANNELS).fill(0.04)));
+  const kernel = fake(w2, [scales], { low: -4, high: 3, axis: 0, learned: 1, observed: 0 });
+  const second = b.op("Conv", [rounded, kernel], { attributes: pads });
+  const last = fake(second, [number("s3", 0.3), number("z3", 6.2)], {});
+  const pooled = b.op("Flatten", [b.op("GlobalAveragePool", [last])]);
+  b.output(b.op("Gemm", [pooled, random("w3", [CHANNELS, 4], 0.3)]), "scores");
+  return model;
+}
+
+const IMAGES = Float32Array.from({ length: SIZE * 108 }, () => rng.normal());
+
+/** The loss, and the state after one step. */
+async function oneStep(
+  model: Model,
+  block: number | undefined,
+  options: { readonly observeSteps?: number } = {},
+): Promise<Record<string, Float32Array>> {
+  const graph = buildStepGraph(model, { batch: SIZE, block, ...options });
+  const session = await openSession(graph.model, { inProcess: true });
+  try {
+    const resident = await session.resident(await graph.initialState(), graph.links);
+    const outputs = await resident.step({
+      x: { dtype: "float32", shape: [SIZE, 3, 6, 6], data: IMAGES },
+      labels: { dtype: "int64", shape: [SIZE], data: BigInt64Array.from({ length: SIZE }, (_, i) => BigInt(i % 4)) },
+      ...graph.scalars({ step: 0, learningRate: 0.1 }),
+    });
+    const state = await resident.read(graph.weights);
+    const arrays = Object.entries({ ...state, loss: outputs[graph.loss] });
+    return Object.fromEntries(arrays.map(([name, array]) => [name, array?.data as Float32Array]));
+  } finally {
+    await session.close();
+  }
+}
+
+describe("in a step", () => {
+  const block = imageBlock(openSession);
+
+  test("blocked images give the same numbers as plain ones", async () => {
+    const [plain, blocked] = [await oneStep(image(), undefined), await oneStep(image(), await block)];
+    expect(Object.keys(plain).sort()).toEqual(["g", "h", "loss", "m", "s1", "s2", "s3", "v", "w1", "w2", "w3", "z3"]);
+    for (const [name, data] of Object.entries(plain))
+      for (const [i, value] of data.entries())
+        expect(Math.abs(value - (blocked[name]?.[i] ?? Number.NaN)), name).toBeLessThan(
+          1e-4 * Math.max(1, Math.abs(value)),
+        );
+  });
+
+  test("scales and offsets learn", async () => {
+    const state = await oneStep(image(), undefined);
+    for (const [name, before] of [
+      ["s1", 0.11],
+      ["s3", 0.3],
+      ["z3", 6.2],
+    ] as const)
+      expect(Math.abs((state[name]?.[0] ?? 0) - before)).toBeGreaterThan(1e-7);
+  });
+
+  test("observers follow the data while they watch, then ranges stay", async () => {
+    const watched = await oneStep(image(1), await block, { observeSteps: 1 });
+    const frozen = await oneStep(image(1), await block);
+    expect([frozen["s1"]?.[0], frozen["s3"]?.[0], frozen["z3"]?.[0]]).toEqual([0.11, 0.3, 6.2].map(Math.fround));
+    expect(watched["s1"]?.[0]).not.toBe(Math.fround(0.11));
+    expect(watched["s1"]?.[0]).toBeGreaterThan(0.95 * 0.11);
+    expect(watched["s3"]?.[0]).not.toBe(Math.fround(0.3));
+    expect(watched["z3"]?.[0]).toBeGreaterThan(0);
   });
 });

@@ -62,9 +62,17 @@ const options = z.object({
     .meta({ search: choices(8, 4) }),
   perChannel: z.boolean().default(true).describe("a weight scale per output channel instead of one per weight"),
   scales: z
-    .enum(["learned", "fixed"])
+    .enum(["learned", "observed", "fixed"])
     .default("learned")
-    .describe("scales learn with the weights (LSQ; those of 8-bit activations never), or stay where they begin"),
+    .describe(
+      "learned: scales learn with the weights (LSQ; those of 8-bit activations stay); observed: those of activations follow the samples at first, then stay; fixed: all stay where they begin",
+    ),
+  observe: z
+    .number()
+    .min(0)
+    .max(1)
+    .default(0.3)
+    .describe("share of the steps during which scales=observed follow the samples"),
   rule: z
     .enum(["learned", "mean", "trained"])
     .default("learned")
@@ -130,6 +138,7 @@ export const quantizeAware: TechniqueFunction = defineTechnique({
           teaching: teaching && { model: teaching, share: chosen.teacherShare },
           batchNorm: chosen.batchNorm,
           projections: projectionsOf(simulation),
+          observe: chosen.scales === "observed" ? chosen.observe : undefined,
         },
         context,
       );
@@ -165,11 +174,12 @@ async function round(
   context: Context,
 ): Promise<Simulation> {
   const learns = chosen.scales === "learned";
+  const observes = chosen.scales === "observed";
   const starts = new Map<Layer, WeightStart>();
   for (const layer of plan.layers) {
     const wide = layer.end && (typeof weights !== "number" || weights < chosen.ends);
     const start = await weightStart(kernels, layer, wide ? chosen.ends : weights, chosen);
-    starts.set(layer, { ...start, learns });
+    starts.set(layer, { ...start, learns: chosen.scales !== "fixed" });
   }
   const bits = activations === "float" ? undefined : { layer: activations, end: Math.max(activations, chosen.ends) };
   const observed = bits && (await observeActivations(model, plan, kernels, chosen.samples, context));
@@ -181,7 +191,7 @@ async function round(
       const width = bits && bitsOf(rounding, bits);
       return width === undefined || !observed
         ? undefined
-        : activationStart(observed, rounding, width, learns && width < 8);
+        : { ...activationStart(observed, rounding, width, learns && width < 8), observed: observes };
     },
   );
 }

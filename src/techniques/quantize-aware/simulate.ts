@@ -61,6 +61,8 @@ export interface ActivationStart {
   /** Code of 0; undefined: the values are never negative. */
   readonly zeroPoint: number | undefined;
   readonly learns: boolean;
+  /** The range follows the data at first. */
+  readonly observed?: boolean | undefined;
 }
 
 const OPERATORS: Readonly<Record<WeightRule, string>> = {
@@ -153,6 +155,7 @@ function roundActivations(
       low: 0,
       high,
       learned: start.learns ? 1 : 0,
+      observed: start.observed ? 1 : undefined,
       nonnegative: offset ? 0 : 1,
       gradient_scale: float(1 / Math.sqrt(features * high)),
     };
