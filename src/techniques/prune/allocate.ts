@@ -15,11 +15,17 @@ export interface Allocation {
   readonly least: number;
 }
 
-/** Divides the scores by their mean, largest or sum, so that families compare. */
-export function normalize(scores: Float64Array, by: "mean" | "max" | "sum" | "none"): Float64Array {
+/** Divides the scores by their mean, largest, sum or root of their sum of squares, so that families compare. */
+export function normalize(scores: Float64Array, by: "mean" | "max" | "sum" | "norm" | "none"): Float64Array {
   if (by === "none") return scores;
-  const sum = scores.reduce((a, b) => a + b, 0);
-  const unit = by === "sum" ? sum : by === "mean" ? sum / scores.length : Math.max(...scores);
+  const sum = scores.reduce((a, b) => a + (by === "norm" ? b * b : b), 0);
+  const units = {
+    sum,
+    norm: Math.sqrt(sum),
+    mean: sum / scores.length,
+    max: scores.reduce((a, b) => Math.max(a, b), 0),
+  };
+  const unit = units[by];
   return unit > 0 ? scores.map((score) => score / unit) : scores;
 }
 

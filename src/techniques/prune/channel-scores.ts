@@ -1,9 +1,13 @@
 /** Criteria of structured pruning that read weights alone: one function each, from the filters of a family to the importance of its groups. */
-import type { Family, WeightAxis } from "../../analyse/groups.ts";
+import type { ChannelGroups, Family, WeightAxis } from "../../analyse/groups.ts";
 import { isFloat } from "../../base/dtype.ts";
 import { Rng } from "../../base/rng.ts";
 import { elementCount } from "../../base/shape.ts";
 import { toFloat32 } from "../../base/to-float32.ts";
+import type { Model } from "../../ir/model.ts";
+import type { Context } from "../technique.ts";
+import { indicesIn } from "./group-positions.ts";
+import type { LossOptions } from "./loss-gradients.ts";
 
 export interface ChannelScoreContext {
   readonly seed: number;
@@ -12,21 +16,24 @@ export interface ChannelScoreContext {
 }
 
 /** Importance of each group of a family, not negative, in the family's order; undefined where nothing is stored to tell by. */
-export type ChannelScore = (family: Family, context: ChannelScoreContext) => Promise<Float64Array | undefined>;
+export type ChannelScore = (family: Family, context: ChannelScoreContext) => Promise<ArrayLike<number> | undefined>;
+
+/** What scores of all families together are computed from. */
+export interface Scoring {
+  readonly model: Model;
+  readonly groups: ChannelGroups;
+  readonly families: readonly Family[];
+  /** Samples, and the loss whose gradient tells. */
+  readonly options: LossOptions;
+  readonly context: Context;
+}
+
+/** A criterion that needs the model to run: importance by family; those that it cannot tell of are left out. */
+export type FamilyScores = (scoring: Scoring) => Promise<ReadonlyMap<Family, Float64Array>>;
 
 /** A stored float weight. */
 function isStored({ value }: WeightAxis): boolean {
   return value.tensor !== undefined && isFloat(value.tensor.dtype);
-}
-
-/** Positions of a group on the axis of a weight. */
-function indicesIn(family: Family, weight: WeightAxis): readonly (readonly number[])[] {
-  return family.groups.map(
-    ({ parts }) =>
-      parts.find(({ axis }) =>
-        axis.members.some((member) => member.value === weight.value && member.axis === weight.axis),
-      )?.indices ?? [],
-  );
 }
 
 /** Σ |w|^p of each position of the weight's axis. */
@@ -124,7 +131,7 @@ const random: ChannelScore = (family, { seed }) => {
   return Promise.resolve(Float64Array.from(family.groups, () => rng.uniform(Number.EPSILON, 1)));
 };
 
-export const CHANNEL_SCORES: Readonly<Record<"l1" | "l2" | "scale" | "geometric-median" | "random", ChannelScore>> = {
+export const WEIGHT_CHANNEL_SCORES: Readonly<Record<string, ChannelScore>> = {
   l1,
   l2,
   scale,

@@ -4,23 +4,27 @@
  * Helps: latency, MACs, bytes and memory at once, on any engine: what remains is a smaller dense network. Half of the
  * channels of every layer are about a quarter of the MACs.
  * Hurts: accuracy at once, unless the network is fine-tuned afterwards; narrow layers most.
- * Needs: nothing; fine-tune afterwards.
- * Cost: one pass over the weights; a target of MACs, parameters or bytes infers shapes some ten times.
+ * Needs: nothing; scores by gradients and activations mean more with samples, and with labels. Fine-tune afterwards.
+ * Cost: one pass over the weights; a target of MACs, parameters or bytes infers shapes some ten times, one of latency times the
+ * model some seven times. taylor, fisher: a forward and a backward pass per sample; activations: a forward pass.
  * Maths: channels that the operators tie (residual sums, concatenations, groups, heads) are one group, with one score over
- * all its filters: Σ|w| (l1), √Σw² (l2), |γ| of its normalization (scale), distance to the other filters (geometric-median).
- * Of each family the least important go (local), or of all families together by scores over their family's mean (global).
+ * all its filters: Σ|w| (l1), √Σw² (l2), |γ| of its normalization (scale), distance to the other filters (geometric-median);
+ * or from samples, over all layers that read it: E(Σ g·w)² over batches (taylor) or single samples (fisher), E|a|, Var a, the share
+ * of activations that are not zero (apoz).
+ * Of each family the least important go (local), or of all families together by scores over their family's mean (global;
+ * taylor and fisher as they are: they are losses).
  * What is removed changes nothing that zeros in its place would not; axes that are averaged or normalized over are left
  * alone unless `width` asks for them.
  * Paper: Li et al. 2017 (arXiv 1608.08710); Liu et al. 2017 (arXiv 1708.06519); He et al. 2019 (arXiv 1811.00250);
+ * Molchanov et al. 2019 (arXiv 1906.10771); Theis et al. 2018 (arXiv 1801.05787); Hu et al. 2016 (arXiv 1607.03250);
  * Fang et al. 2023, DepGraph (arXiv 2301.12900).
  */
 import { z } from "zod";
 import { costOf } from "../../analyse/cost.ts";
 import { type ChannelGroups, type Family, type Group, channelGroups } from "../../analyse/groups.ts";
 import type { Keep } from "../../analyse/keep.ts";
-import { PareError, throwIfAborted } from "../../base/error.ts";
-import { cloneModel } from "../../ir/clone.ts";
 import type { Model } from "../../ir/model.ts";
+import { LOSSES } from "../../train/losses/table.ts";
 import { settleSizes } from "../../transform/settle-sizes.ts";
 import { sliceGroups } from "../../transform/slice-groups.ts";
 import { keepOf, keepOption } from "../keep-option.ts";
@@ -29,10 +33,12 @@ import { prepareConstants, shortList } from "../prepare.ts";
 import { choices, range } from "../search-range.ts";
 import { type Context, type TechniqueFunction, defineTechnique } from "../technique.ts";
 import { type Allocation, type ScoredFamily, allocate, normalize } from "./allocate.ts";
-import { CHANNEL_SCORES, floatReader } from "./channel-scores.ts";
+import type { ChannelScore } from "./channel-scores.ts";
+import { ratioFor, targetOf } from "./channel-target.ts";
+import { CHANNEL_SCORES, scoreChannels } from "./score-channels.ts";
 
-/** Halvings of the interval in which the ratio for a target lies: a thousandth of the channels. */
-const TARGET_STEPS = 10;
+/** Criteria whose numbers are changes of the loss: they compare over families as they are. */
+const LOSS_SCORES: ReadonlySet<string> = new Set(["taylor", "fisher"]);
 
 const share = z.number().min(0).max(0.99);
 
@@ -44,20 +50,36 @@ const options = z.object({
   macs: share.optional().describe("remove channels until this share of the multiply-accumulates is gone"),
   parameters: share.optional().describe("remove channels until this share of the parameters is gone"),
   bytes: share.optional().describe("remove channels until this share of the bytes of weights is gone"),
+  latency: share
+    .optional()
+    .describe("remove channels until this share of the time of a run, measured on this machine, is gone"),
+  latencyBatch: z.int().min(1).default(1).describe("samples per run whose time is measured"),
   score: z
-    .enum(["l1", "l2", "scale", "geometric-median", "random"])
+    .enum(CHANNEL_SCORES as [string, ...string[]])
     .default("l2")
     .describe("what makes a channel important")
-    .meta({ search: choices("l1", "l2", "geometric-median") }),
+    .meta({ search: choices("l1", "l2", "geometric-median", "taylor") }),
+  samples: z.int().min(1).default(256).describe("samples that taylor, fisher, apoz and activation scores are taken on"),
+  length: z
+    .int()
+    .min(2)
+    .default(128)
+    .describe("tokens of the texts that a language model writes where there is no data"),
+  loss: z
+    .enum(LOSSES)
+    .optional()
+    .describe("taylor, fisher: the loss whose gradient tells; default: the one for the data's labels"),
   scope: z
     .enum(["local", "global"])
     .default("local")
     .describe("the ratio holds for each layer, or over all layers together")
     .meta({ search: choices("local", "global") }),
   normalize: z
-    .enum(["mean", "max", "sum", "none"])
-    .default("mean")
-    .describe("what a family's scores are divided by before they are compared with others"),
+    .enum(["auto", "mean", "max", "sum", "norm", "none"])
+    .default("auto")
+    .describe(
+      "what a family's scores are divided by before they are compared with others; auto: the mean, but nothing for taylor and fisher, which are losses",
+    ),
   multipleOf: z.int().min(1).default(1).describe("channels that stay are a multiple of this, where there are as many"),
   minChannels: z.int().min(1).default(1).describe("groups of channels that each layer keeps at least"),
   width: z
@@ -67,44 +89,62 @@ const options = z.object({
   keep: keepOption,
 });
 
-export const pruneChannels: TechniqueFunction = defineTechnique({
+type Chosen = z.output<typeof options>;
+
+const declaration = {
   name: "prune-channels",
   family: "prune",
   summary: "Remove whole channels, heads and units, with everything tied to them.",
   needs: [],
-  options,
-  async run(model, chosen, context) {
-    const { journal } = context;
-    prepareConstants(model, journal);
-    settleSizes(model);
-    const groups = channelGroups(model);
-    journalFrozen(groups, journal);
-    const keep = keepOf(chosen.keep, model, journal);
-    const allowed = groups.families.filter((family) => {
-      const why = reasonToKeep(family, keep, chosen.width);
-      if (why) journal.skip(family.name, why);
-      return !why;
-    });
-    const scored = await scoresOf(allowed, chosen.score, chosen.normalize, context);
-    if (scored.length === 0) return model;
-    const how: Allocation = {
-      scope: chosen.scope,
-      multipleOf: chosen.multipleOf,
-      least: chosen.minChannels,
-    };
-    const target = targetOf(chosen);
-    const ratio = target ? ratioFor(model, groups, scored, how, target, context) : chosen.ratio;
-    const gone = allocate(scored, ratio, how);
-    const before = costOf(model);
-    sliceGroups(model, groups, [...gone.values()].flat());
-    for (const [family, removed] of gone) journalFamily(family, removed, chosen.score, journal);
-    const after = costOf(model);
-    journal.note(
-      `MACs ${before.macs} -> ${after.macs} (${percent(before.macs, after.macs)}), parameters ${before.parameters} -> ${after.parameters} (${percent(before.parameters, after.parameters)})`,
-    );
-    return model;
-  },
-});
+} as const;
+
+export const pruneChannels: TechniqueFunction = defineTechnique({ ...declaration, options, run });
+
+/**
+ * {@link pruneChannels} with criteria of the caller's own beside the built-in ones, by the name that `score` then takes:
+ * `pruneChannelsWith({ mine: async (family, { floats }) => … })({ score: "mine", macs: 0.5 })`.
+ */
+export function pruneChannelsWith(scores: Readonly<Record<string, ChannelScore>>): TechniqueFunction {
+  const names = [...CHANNEL_SCORES, ...Object.keys(scores)] as [string, ...string[]];
+  return defineTechnique({
+    ...declaration,
+    options: options.extend({ score: z.enum(names).default("l2").describe("what makes a channel important") }),
+    run: (model, chosen, context) => run(model, chosen, context, scores),
+  });
+}
+
+async function run(
+  model: Model,
+  chosen: Chosen,
+  context: Context,
+  own: Readonly<Record<string, ChannelScore>> = {},
+): Promise<Model> {
+  const { journal } = context;
+  prepareConstants(model, journal);
+  settleSizes(model);
+  const groups = channelGroups(model);
+  journalFrozen(groups, journal);
+  const keep = keepOf(chosen.keep, model, journal);
+  const families = groups.families.filter((family) => {
+    const why = reasonToKeep(family, keep, chosen.width);
+    if (why) journal.skip(family.name, why);
+    return !why;
+  });
+  const target = targetOf(chosen);
+  const scored = await scoresOf(model, groups, families, chosen, own, context);
+  if (scored.length === 0) return model;
+  const how: Allocation = { scope: chosen.scope, multipleOf: chosen.multipleOf, least: chosen.minChannels };
+  const ratio = target ? await ratioFor(model, groups, scored, how, target, context) : chosen.ratio;
+  const gone = allocate(scored, ratio, how);
+  const before = costOf(model);
+  sliceGroups(model, groups, [...gone.values()].flat());
+  for (const [family, removed] of gone) journalFamily(family, removed, chosen.score, journal);
+  const after = costOf(model);
+  journal.note(
+    `MACs ${before.macs} -> ${after.macs} (${percent(before.macs, after.macs)}), parameters ${before.parameters} -> ${after.parameters} (${percent(before.parameters, after.parameters)})`,
+  );
+  return model;
+}
 
 function percent(before: number, after: number): string {
   return before > 0 ? `${((100 * (after - before)) / before).toFixed(1)} %` : "0 %";
@@ -134,79 +174,25 @@ function journalFamily(family: Family, removed: readonly Group[], score: string,
 }
 
 async function scoresOf(
-  families: readonly Family[],
-  score: keyof typeof CHANNEL_SCORES,
-  by: "mean" | "max" | "sum" | "none",
-  context: Context,
-): Promise<ScoredFamily[]> {
-  const floats = floatReader();
-  const scored: ScoredFamily[] = [];
-  for (const [done, family] of families.entries()) {
-    throwIfAborted(context.signal);
-    context.onProgress({ stage: "prune-channels", done, total: families.length });
-    const scores = await CHANNEL_SCORES[score](family, { seed: context.seed, floats });
-    if (scores) scored.push({ family, scores: normalize(scores, by) });
-    else context.journal.skip(family.name, `nothing is stored there that '${score}' could tell by`);
-  }
-  return scored;
-}
-
-interface Target {
-  readonly quantity: "macs" | "parameters" | "weightBytes";
-  readonly share: number;
-}
-
-function targetOf(chosen: {
-  readonly macs?: number | undefined;
-  readonly parameters?: number | undefined;
-  readonly bytes?: number | undefined;
-}): Target | undefined {
-  const given: Target[] = [];
-  if (chosen.macs !== undefined) given.push({ quantity: "macs", share: chosen.macs });
-  if (chosen.parameters !== undefined) given.push({ quantity: "parameters", share: chosen.parameters });
-  if (chosen.bytes !== undefined) given.push({ quantity: "weightBytes", share: chosen.bytes });
-  if (given.length > 1)
-    throw new PareError("bad-option", "More than one target", {
-      where: "prune-channels options 'macs', 'parameters' and 'bytes'",
-      expected: "one of them",
-    });
-  return given[0];
-}
-
-/** The least ratio whose cut reaches the target, by bisection on copies that share the tensors. */
-function ratioFor(
   model: Model,
   groups: ChannelGroups,
-  scored: readonly ScoredFamily[],
-  how: Allocation,
-  { quantity, share: wanted }: Target,
+  families: readonly Family[],
+  chosen: Chosen,
+  own: Readonly<Record<string, ChannelScore>>,
   context: Context,
-): number {
-  const start = costOf(model)[quantity];
-  const removedAt = (ratio: number): number => {
-    throwIfAborted(context.signal);
-    const copy = cloneModel(model);
-    const own = channelGroups(copy);
-    const gone = allocate(scored, ratio, how);
-    // The same graph has the same families and groups, in the same order.
-    const same = groups.families.flatMap((family, i) =>
-      (gone.get(family) ?? []).map(({ index }) => own.families[i]?.groups[index] as Group),
-    );
-    sliceGroups(copy, own, same);
-    return 1 - costOf(copy)[quantity] / start;
-  };
-  let [low, high] = [0, 1];
-  const most = removedAt(high);
-  if (most < wanted) {
-    context.journal.note(
-      `at most ${(100 * most).toFixed(1)} % can be removed of the ${(100 * wanted).toFixed(1)} % asked for`,
-    );
-    return high;
-  }
-  for (let i = 0; i < TARGET_STEPS; i++) {
-    const middle = (low + high) / 2;
-    if (removedAt(middle) < wanted) low = middle;
-    else high = middle;
-  }
-  return high;
+): Promise<ScoredFamily[]> {
+  const { score, samples, length, loss } = chosen;
+  const by = chosen.normalize === "auto" ? (LOSS_SCORES.has(score) ? "none" : "mean") : chosen.normalize;
+  if (families.length === 0) return [];
+  const found = await scoreChannels(
+    score,
+    { model, groups, families, options: { samples, length, loss }, context },
+    own,
+  );
+  return families.flatMap((family) => {
+    const scores = found.get(family);
+    if (scores) return [{ family, scores: normalize(scores, by) }];
+    context.journal.skip(family.name, `nothing there tells '${score}' what is important`);
+    return [];
+  });
 }
