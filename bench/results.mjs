@@ -33,6 +33,20 @@ const SECTIONS = {
         .map((row) => [row.format, row.layer, row.bits.toFixed(2), ...[row.node.run, row.wasm.run, row.node.load].map((x) => `${x.toFixed(2)}×`)]),
     ),
   ],
+  "prune-big": ({ rows }) => [
+    "Pruning a model of 1 GB",
+    "By magnitude, each in a fresh process; deciding is thresholds and every mask, with nothing written; seconds are those of a machine that did other work at the time, processor seconds are the process's own.",
+    table(
+      ["what", "seconds", "processor seconds", "peak memory", "file"],
+      rows.map((row) => [
+        row.what,
+        row.seconds.toFixed(1),
+        row.cpuSeconds === undefined ? "" : row.cpuSeconds.toFixed(1),
+        megabytes(row.peakBytes),
+        row.bytesAfter ? `${(row.bytes / row.bytesAfter).toFixed(2)} times smaller` : "",
+      ]),
+    ),
+  ],
   "big-model": ({ rows }) => [
     "Models larger than memory",
     `Each in a fresh process, in turns with plain copies of the same file; seconds are medians, peaks are the largest seen. \`convert\` reads, quantizes and writes; \`verb\` is the whole command, with the proof and the sizes of both files. Rates are bytes of the input per second; \`of copy\` compares with the faster of the two copies. ${rows[0].all.length === 1 ? "One round only: a single copy can be off by a factor of two, so the ratios are no proof." : `${rows[0].all.length} rounds.`}`,

@@ -93,7 +93,7 @@ export class WeightPruner {
     if (gradient) {
       const scores = await gradientScores(this.#model, this.#sites, gradient, this.#options, this.#context);
       const missing = this.#sites.filter(({ value }) => !scores.has(value.name));
-      this.#plainly(missing, shareOf, gradient, () => "the loss does not depend on it");
+      await this.#plainly(missing, shareOf, gradient, () => "the loss does not depend on it");
       const known = this.#sites.filter(({ value }) => scores.has(value.name));
       return this.#byScore(known, (_, { name }) => scores.get(name) as Float32Array, shareOf, gradient);
     }
