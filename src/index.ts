@@ -30,6 +30,7 @@ export { inferShapes } from "./analyse/shapes.ts";
 export { benchmark, benchmarkRatio } from "./evaluate/benchmark.node.ts";
 export { compareModels } from "./evaluate/compare.node.ts";
 export { evaluate } from "./evaluate/evaluate.node.ts";
+export { explainLayer } from "./evaluate/explain.node.ts";
 export { fidelity } from "./evaluate/fidelity.node.ts";
 export { sizeOf } from "./evaluate/size.node.ts";
 export { openSession } from "./run/open-session.node.ts";
@@ -69,6 +70,7 @@ export { findLearningRate, reestimateBatchNorm, train } from "./train/train.node
 export { paretoFront } from "./search/pareto.ts";
 export { hypervolume } from "./search/hypervolume.ts";
 export { sweep } from "./search/sweep.node.ts";
+export { explainPage } from "./report/explain.ts";
 export { frontSvg } from "./report/front-svg.ts";
 export { htmlReport } from "./report/html.ts";
 export { markdownReport } from "./report/markdown.ts";

@@ -64,7 +64,8 @@ export function addBisect(program: Command): void {
   );
 }
 
-async function changedModel(
+/** The model of a file, or what `--step` and `--recipe` make of the original: one of both. */
+export async function changedModel(
   path: string | undefined,
   parsed: Readonly<Record<string, unknown>>,
   { original, ...options }: Context,

@@ -9,6 +9,7 @@ import { addConvert } from "./convert.node.ts";
 import { addDemo } from "./demo.node.ts";
 import { addDiff } from "./diff.node.ts";
 import { addDoctor } from "./doctor.node.ts";
+import { addExplain } from "./explain.node.ts";
 import { addEvaluate } from "./evaluate.node.ts";
 import { addGroups } from "./groups.node.ts";
 import { addInspect } from "./inspect.node.ts";
@@ -25,6 +26,7 @@ export function addInstruments(program: Command): void {
   addDiff(program);
   addCompare(program);
   addBisect(program);
+  addExplain(program);
   addConvert(program);
   addEvaluate(program);
   addBenchmark(program);
