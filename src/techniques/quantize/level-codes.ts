@@ -23,7 +23,6 @@ export function levelCodes(
   rows: number,
   options: CodesOptions & { readonly format: NumberFormat },
   layout: RowLayout,
-  importance: Float32Array | undefined,
 ): Codes {
   const { format, scale, scaleType } = options;
   const { bits } = format;
@@ -41,7 +40,7 @@ export function levelCodes(
       const found = await computeWeight(kernels, tensor.byteLength, memoryBytes, signal, async (host) => {
         const own = await ownFloats(tensor);
         const w = layout.transpose ? await host.transpose(own, ...layout.transpose) : own;
-        const levels = shared ?? learned(kernels, w, layout.scalesShape ? rows : undefined, entries, importance);
+        const levels = shared ?? learned(kernels, w, layout.scalesShape ? rows : undefined, entries);
         const spec: LevelSpec = {
           levels: levels.values,
           borders: levels.borders,
@@ -72,7 +71,6 @@ function learned(
   w: Float32Array,
   rows: number | undefined,
   entries: number,
-  importance: Float32Array | undefined,
 ): Pick<Levels, "values" | "borders" | "stored"> {
   const step = Math.ceil(w.length / LEARNED_FROM);
   const inner = w.length / (rows ?? 1);
@@ -82,11 +80,7 @@ function learned(
     step === 1 && !peaks
       ? w
       : Float32Array.from({ length: Math.ceil(w.length / step) }, (_, i) => (w[i * step] as number) / peakOf(i * step));
-  // Weights read input after input, so that element i multiplies input i mod k
-  const cost =
-    peaks || importance
-      ? (i: number): number => peakOf(i * step) ** 2 * (importance?.[(i * step) % importance.length] ?? 1)
-      : undefined;
+  const cost = peaks && ((i: number): number => peakOf(i * step) ** 2);
   return { values: learnCodebook({ w: drawn, cost }, entries) };
 }
 

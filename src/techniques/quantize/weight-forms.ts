@@ -39,8 +39,6 @@ export interface PlanOptions extends Omit<CodesOptions, "balance" | "bits"> {
   readonly block: Granularity;
   readonly form: "auto" | "folded" | "dequantize";
   readonly compute: "int8" | "fp32";
-  /** What a squared error of the weights of each input costs, for learned levels; default: all the same. */
-  readonly importance?: ((site: WeightSite) => Float32Array | undefined) | undefined;
 }
 
 /** How the weight would be stored, or why it cannot be. */
@@ -216,7 +214,7 @@ function applyFolded(
   kernels: Kernels,
   site: WeightSite,
   plan: Extract<Plan, { kind: "folded" }>,
-  options: CodesOptions & Pick<PlanOptions, "format" | "importance">,
+  options: CodesOptions & Pick<PlanOptions, "format">,
   solved: Solved | undefined,
 ): Codes {
   const { tensor, graph, value } = site;
@@ -262,7 +260,7 @@ function foldedCodes(
   kernels: Kernels,
   site: WeightSite,
   rows: number,
-  options: CodesOptions & Pick<PlanOptions, "format" | "importance">,
+  options: CodesOptions & Pick<PlanOptions, "format">,
   layout: RowLayout,
   solved: Solved | undefined,
 ): Codes {
@@ -273,7 +271,7 @@ function foldedCodes(
       return halfCodes(kernels, tensor, format.dtype);
     case "levels":
     case "codebook":
-      return levelCodes(kernels, tensor, rows, { ...options, format }, layout, options.importance?.(site));
+      return levelCodes(kernels, tensor, rows, { ...options, format }, layout);
     default:
       if (format.bits === 16) return wideCodes(kernels, tensor, rows, layout);
       return solved ? solvedRows(kernels, solved, options, layout) : rowCodes(kernels, tensor, rows, options, layout);
