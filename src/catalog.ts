@@ -3,6 +3,7 @@ import { distill } from "./techniques/distill/distill.ts";
 import { mix } from "./techniques/mixed/mix.ts";
 import { restore } from "./techniques/mixed/restore.ts";
 import { pruneChannels } from "./techniques/prune/prune-channels.ts";
+import { pruneGradually } from "./techniques/prune/prune-gradually.ts";
 import { pruneWeights } from "./techniques/prune/prune-weights.ts";
 import { storeSparse } from "./techniques/prune/store-sparse.ts";
 import { cast } from "./techniques/quantize/cast.ts";
@@ -32,6 +33,7 @@ export const TECHNIQUES: ReadonlyMap<string, Technique> = new Map(
     simulate,
     pruneWeights,
     pruneChannels,
+    pruneGradually,
     storeSparse,
     recover,
     restore,

@@ -144,6 +144,7 @@ export function formatStep(step: Step): string {
 /** An option's value as {@link fromText} reads it. */
 function optionText(value: unknown): string {
   if (Array.isArray(value)) return value.join("+");
+  if (typeof value === "function") return value.name || "function";
   if (typeof value !== "object" || value === null) return String(value);
   return Object.entries(value)
     .map(([key, item]) => `${key}=${String(item)}`)

@@ -11,8 +11,10 @@ import { Tensor } from "../../src/ir/tensor.ts";
 import type { NdArray } from "../../src/run/session.ts";
 import { Journal } from "../../src/techniques/journal.ts";
 import { allocate, normalize } from "../../src/techniques/prune/allocate.ts";
-import { pruneChannels, pruneChannelsWith } from "../../src/techniques/prune/prune-channels.ts";
+import { pruneChannels } from "../../src/techniques/prune/prune-channels.ts";
+import type { ChannelScore } from "../../src/techniques/prune/channel-scores.ts";
 import { CHANNEL_SCORES, scoreChannels } from "../../src/techniques/prune/score-channels.ts";
+import { formatStep } from "../../src/techniques/recipe.ts";
 import type { Context } from "../../src/techniques/technique.ts";
 import { settleSizes } from "../../src/transform/settle-sizes.ts";
 import { smallOf } from "../architectures/small.ts";
@@ -216,14 +218,16 @@ describe("planted channels", () => {
 
   it("are found by a caller's own criterion, which must tell every group", async () => {
     const wanted = [2, 5];
-    const own = pruneChannelsWith({
-      mine: (family) => Promise.resolve(family.groups.map(({ index }) => (wanted.includes(index) ? 0 : 1))),
-      short: () => Promise.resolve([1]),
-    });
-    const { journal } = await runTechnique(own, modelOf(netOf()), { score: "mine", ratio: 0.25 });
+    const mine: ChannelScore = ({ groups }) =>
+      Promise.resolve(groups.map(({ index }) => (wanted.includes(index) ? 0 : 1)));
+    const { journal } = await runTechnique(pruneChannels, modelOf(netOf()), { score: mine, ratio: 0.25 });
     expect(journal.changed[0]?.how).toBe("8 -> 6 channels by mine; gone: 2, 5");
-    await expect(runTechnique(own, modelOf(netOf()), { score: "short" })).rejects.toThrow(/importance of each group/);
+    const short: ChannelScore = () => Promise.resolve([1]);
+    await expect(runTechnique(pruneChannels, modelOf(netOf()), { score: short })).rejects.toThrow(
+      /importance of each group/,
+    );
     expect(() => pruneChannels.options.parse({ score: "mine" })).toThrow();
+    expect(formatStep(pruneChannels({ score: mine }))).toBe("prune-channels:score=mine");
   });
 
   it("says where a criterion cannot tell", async () => {
@@ -237,6 +241,84 @@ describe("planted channels", () => {
     }
     const { journal } = await runTechnique(pruneChannels, model, { score: "apoz" }, UNLABELLED);
     expect(journal.skipped).toContainEqual({ what: "hidden", why: "nothing there tells 'apoz' what is important" });
+  });
+});
+
+describe("ratios", () => {
+  it("follow the measured damage: a layer that nobody needs goes before one that all need", async () => {
+    const twice = (silent: boolean): Model => {
+      const model = new Model();
+      const b = new Builder(model.graph);
+      const x = b.input("x", "float32", ["n", INPUTS]);
+      const parts = [0, 1].map((part) => {
+        const { w1, w2 } = netOf(5 + part);
+        const first = b.constant(`w1_${part}`, Tensor.float32([INPUTS, HIDDEN], w1));
+        const scale = silent && part === 0 ? 0.001 : 1;
+        const second = Tensor.float32(
+          [HIDDEN, CLASSES],
+          w2.map((w) => scale * w),
+        );
+        const hidden = b.op("Relu", [b.op("MatMul", [x, first], { name: `part${part}` })]);
+        return b.op("MatMul", [hidden, b.constant(`w2_${part}`, second)]);
+      });
+      const y = b.op("Add", parts);
+      [y.dtype, y.shape] = ["float32", ["n", CLASSES]];
+      b.output(y, "y");
+      return model;
+    };
+    const kept = async (model: Model, data: Dataset, options = {}): Promise<(number | undefined)[]> => {
+      const result = await runTechnique(pruneChannels, model, { scope: "sensitivity", macs: 0.4, ...options }, data);
+      return [0, 1].map((part) => result.model.graph.initializers.get(`w1_${part}`)?.tensor?.shape[1]);
+    };
+    for (const data of [DATA, UNLABELLED]) {
+      const [first = 0, second = 0] = await kept(twice(true), data);
+      expect(first).toBeLessThanOrEqual(2);
+      expect(second).toBeGreaterThanOrEqual(7);
+    }
+    // Widths and floors hold here too.
+    expect(
+      (await kept(twice(true), DATA, { multipleOf: 4, minChannels: 4 })).every((width) => width === 4 || width === 8),
+    ).toBe(true);
+    // The control: where both matter, neither is emptied.
+    expect(Math.min(...(await kept(twice(false), UNLABELLED)).map(Number))).toBeGreaterThan(2);
+  });
+
+  it("never close a layer when scores are global, unless asked", async () => {
+    const model = smallOf("resnet-20");
+    const widths = async (options: object): Promise<number> => {
+      const { journal } = await runTechnique(pruneChannels, model, { scope: "global", ratio: 0.95, ...options });
+      const kept = journal.changed.map(
+        ({ how }) => /^(\d+) -> (\d+)/.exec(how)?.slice(1).map(Number) as [number, number],
+      );
+      return Math.min(...kept.map(([before, after]) => after / before));
+    };
+    expect(await widths({ maxRatio: 0.5 })).toBeGreaterThanOrEqual(0.5);
+    expect(await widths({ maxRatio: 0.99 })).toBeLessThan(0.5);
+  });
+
+  it("reach a share of the measured time", async () => {
+    // One wide layer: its time is that of its products.
+    const wide = 1024;
+    const model = new Model();
+    const b = new Builder(model.graph);
+    const x = b.input("x", "float32", ["n", wide]);
+    const weight = (name: string): ReturnType<Builder["constant"]> =>
+      b.constant(
+        name,
+        Tensor.float32(
+          [wide, wide],
+          new Float32Array(wide * wide).map((_, i) => Math.sin(i)),
+        ),
+      );
+    const y = b.op("MatMul", [b.op("Relu", [b.op("MatMul", [x, weight("a")])]), weight("b")]);
+    [y.dtype, y.shape] = ["float32", ["n", wide]];
+    b.output(y, "y");
+    const { model: pruned, journal } = await runTechnique(pruneChannels, model, { latency: 0.4, latencyBatch: 16 });
+    expect(journal.notes.some((note) => /of the time of a run is gone/.test(note))).toBe(true);
+    const width = Number(pruned.graph.initializers.get("a")?.tensor?.shape[1]);
+    // A busy machine makes single measurements differ widely.
+    expect(width).toBeLessThan(0.95 * wide);
+    expect(width).toBeGreaterThan(0.05 * wide);
   });
 });
 
@@ -260,7 +342,7 @@ describe("any score", () => {
       const own = scores.get(family);
       return own ? [{ family, scores: normalize(own, "mean") }] : [];
     });
-    const gone = [...allocate(scored, 0.4, { scope: "global", multipleOf: 1, least: 1 }).values()].flat();
+    const gone = [...allocate(scored, 0.4, { scope: "global", multipleOf: 1, least: 1, most: 0.9 }).values()].flat();
     expect(gone.length).toBeGreaterThan(0);
     await maskGroups(gone);
     const how = { like: original, optimize: "none" } as const;

@@ -92,7 +92,7 @@ describe("allocation", () => {
       { family: family("b", 3), scores: Float64Array.of(10, 0.5, 0.1) },
     ];
     const counts = (scope: "local" | "global"): number[] =>
-      [...allocate(families, 0.5, { scope, multipleOf: 1, least: 1 }).values()].map((gone) => gone.length);
+      [...allocate(families, 0.5, { scope, multipleOf: 1, least: 1, most: 1 }).values()].map((gone) => gone.length);
     expect(counts("global")).toEqual([1, 2]);
     expect(counts("local")).toEqual([2, 2]);
   });

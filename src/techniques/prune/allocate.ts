@@ -8,11 +8,24 @@ export interface ScoredFamily {
 }
 
 export interface Allocation {
-  readonly scope: "local" | "global";
+  readonly scope: "local" | "global" | "sensitivity";
+  /** sensitivity: what is taken first is least damage for its saving. */
+  readonly pieces?: readonly Piece[] | undefined;
   /** Kept groups are a multiple of it, where there are as many. */
   readonly multipleOf: number;
   /** Groups that each family keeps at least. */
   readonly least: number;
+  /** Share of its groups that no family loses more of. */
+  readonly most: number;
+}
+
+/** Some of a family's groups, what goes with them, and the damage per saving. */
+export interface Piece {
+  /** Index of the family. */
+  readonly family: number;
+  readonly groups: number;
+  readonly saving: number;
+  readonly slope: number;
 }
 
 /** Divides the scores by their mean, largest, sum or root of their sum of squares, so that families compare. */
@@ -33,20 +46,41 @@ export function normalize(scores: Float64Array, by: "mean" | "max" | "sum" | "no
 export function allocate(
   families: readonly ScoredFamily[],
   ratio: number,
-  { scope, multipleOf, least }: Allocation,
+  { scope, pieces = [], multipleOf, least, most }: Allocation,
 ): Map<Family, readonly Group[]> {
-  const counts = scope === "local" ? localCounts(families, ratio) : globalCounts(families, ratio);
+  const counts =
+    scope === "local"
+      ? localCounts(families, ratio)
+      : scope === "global"
+        ? globalCounts(families, ratio)
+        : sensitiveCounts(families, ratio, pieces);
   return new Map(
-    families.map(({ family, scores }, i) => {
-      const size = family.groups.length;
-      const floor = Math.max(1, least, Math.min(size, multipleOf));
+    families.map((each, i) => {
+      const size = each.family.groups.length;
+      const floor = Math.max(1, least, Math.min(size, multipleOf), Math.ceil((1 - most) * size - 1e-9));
       const kept = Math.ceil((size - (counts[i] ?? 0)) / multipleOf) * multipleOf;
       const gone = Math.max(0, size - Math.max(floor, Math.min(size, kept)));
-      const order = family.groups.map((group, at) => ({ group, score: scores[at] ?? 0 }));
-      order.sort((a, b) => a.score - b.score || a.group.index - b.group.index);
-      return [family, order.slice(0, gone).map(({ group }) => group)] as const;
+      return [each.family, leastImportant(each, gone)] as const;
     }),
   );
+}
+
+/** So many groups of least score. */
+export function leastImportant({ family, scores }: ScoredFamily, count: number): Group[] {
+  const order = family.groups.map((group, at) => ({ group, score: scores[at] ?? 0 }));
+  order.sort((a, b) => a.score - b.score || a.group.index - b.group.index);
+  return order.slice(0, count).map(({ group }) => group);
+}
+
+/** Pieces in their order up to this share of all that they save; of the last one a part. */
+function sensitiveCounts(families: readonly ScoredFamily[], ratio: number, pieces: readonly Piece[]): number[] {
+  const counts = families.map(() => 0);
+  let left = ratio * pieces.reduce((sum, { saving }) => sum + saving, 0);
+  for (const { family, groups, saving } of pieces) {
+    counts[family] = (counts[family] ?? 0) + groups * Math.min(1, left / saving);
+    left = Math.max(0, left - saving);
+  }
+  return counts.map(Math.round);
 }
 
 function localCounts(families: readonly ScoredFamily[], ratio: number): number[] {

@@ -12,7 +12,7 @@
  * or from samples, over all layers that read it: E(Σ g·w)² over batches (taylor) or single samples (fisher), E|a|, Var a, the share
  * of activations that are not zero (apoz).
  * Of each family the least important go (local), or of all families together by scores over their family's mean (global;
- * taylor and fisher as they are: they are losses).
+ * taylor and fisher as they are: they are losses), or as many of each as its measured damage allows (sensitivity).
  * What is removed changes nothing that zeros in its place would not; axes that are averaged or normalized over are left
  * alone unless `width` asks for them.
  * Paper: Li et al. 2017 (arXiv 1608.08710); Liu et al. 2017 (arXiv 1708.06519); He et al. 2019 (arXiv 1811.00250);
@@ -35,8 +35,11 @@ import { type Context, type TechniqueFunction, defineTechnique } from "../techni
 import { type Allocation, type ScoredFamily, allocate, normalize } from "./allocate.ts";
 import type { ChannelScore } from "./channel-scores.ts";
 import { ratioFor, targetOf } from "./channel-target.ts";
-import { CHANNEL_SCORES, scoreChannels } from "./score-channels.ts";
+import { sensitivityPieces } from "./channel-sensitivity.ts";
+import { CHANNEL_SCORES, nameOfScore, scoreChannels } from "./score-channels.ts";
 
+/** Scores over all layers together must not close a layer. */
+const MOST_OF_A_LAYER = 0.9;
 /** Criteria whose numbers are changes of the loss: they compare over families as they are. */
 const LOSS_SCORES: ReadonlySet<string> = new Set(["taylor", "fisher"]);
 
@@ -55,9 +58,12 @@ const options = z.object({
     .describe("remove channels until this share of the time of a run, measured on this machine, is gone"),
   latencyBatch: z.int().min(1).default(1).describe("samples per run whose time is measured"),
   score: z
-    .enum(CHANNEL_SCORES as [string, ...string[]])
+    .union([
+      z.enum(CHANNEL_SCORES as [string, ...string[]]),
+      z.custom<ChannelScore>((value) => typeof value === "function"),
+    ])
     .default("l2")
-    .describe("what makes a channel important")
+    .describe("what makes a channel important; in the library also a function of the family")
     .meta({ search: choices("l1", "l2", "geometric-median", "taylor") }),
   samples: z.int().min(1).default(256).describe("samples that taylor, fisher, apoz and activation scores are taken on"),
   length: z
@@ -70,9 +76,11 @@ const options = z.object({
     .optional()
     .describe("taylor, fisher: the loss whose gradient tells; default: the one for the data's labels"),
   scope: z
-    .enum(["local", "global"])
+    .enum(["local", "global", "sensitivity"])
     .default("local")
-    .describe("the ratio holds for each layer, or over all layers together")
+    .describe(
+      "the ratio holds for each layer, over all layers together by their scores, or as the loss measured for each layer allows",
+    )
     .meta({ search: choices("local", "global") }),
   normalize: z
     .enum(["auto", "mean", "max", "sum", "norm", "none"])
@@ -82,6 +90,9 @@ const options = z.object({
     ),
   multipleOf: z.int().min(1).default(1).describe("channels that stay are a multiple of this, where there are as many"),
   minChannels: z.int().min(1).default(1).describe("groups of channels that each layer keeps at least"),
+  maxRatio: share
+    .optional()
+    .describe("share of its channels that no layer loses more of; default: 0.9 unless scope is local"),
   width: z
     .boolean()
     .default(false)
@@ -91,34 +102,16 @@ const options = z.object({
 
 type Chosen = z.output<typeof options>;
 
-const declaration = {
+export const pruneChannels: TechniqueFunction = defineTechnique({
   name: "prune-channels",
   family: "prune",
   summary: "Remove whole channels, heads and units, with everything tied to them.",
   needs: [],
-} as const;
+  options,
+  run,
+});
 
-export const pruneChannels: TechniqueFunction = defineTechnique({ ...declaration, options, run });
-
-/**
- * {@link pruneChannels} with criteria of the caller's own beside the built-in ones, by the name that `score` then takes:
- * `pruneChannelsWith({ mine: async (family, { floats }) => … })({ score: "mine", macs: 0.5 })`.
- */
-export function pruneChannelsWith(scores: Readonly<Record<string, ChannelScore>>): TechniqueFunction {
-  const names = [...CHANNEL_SCORES, ...Object.keys(scores)] as [string, ...string[]];
-  return defineTechnique({
-    ...declaration,
-    options: options.extend({ score: z.enum(names).default("l2").describe("what makes a channel important") }),
-    run: (model, chosen, context) => run(model, chosen, context, scores),
-  });
-}
-
-async function run(
-  model: Model,
-  chosen: Chosen,
-  context: Context,
-  own: Readonly<Record<string, ChannelScore>> = {},
-): Promise<Model> {
+async function run(model: Model, chosen: Chosen, context: Context): Promise<Model> {
   const { journal } = context;
   prepareConstants(model, journal);
   settleSizes(model);
@@ -131,14 +124,20 @@ async function run(
     return !why;
   });
   const target = targetOf(chosen);
-  const scored = await scoresOf(model, groups, families, chosen, own, context);
+  const scored = await scoresOf(model, groups, families, chosen, context);
   if (scored.length === 0) return model;
-  const how: Allocation = { scope: chosen.scope, multipleOf: chosen.multipleOf, least: chosen.minChannels };
+  const { scope, multipleOf, samples, length } = chosen;
+  const pieces =
+    scope === "sensitivity"
+      ? await sensitivityPieces(model, groups, scored, { quantity: target?.quantity, samples, length }, context)
+      : undefined;
+  const most = chosen.maxRatio ?? (scope === "local" ? 1 : MOST_OF_A_LAYER);
+  const how: Allocation = { scope, pieces, multipleOf, least: chosen.minChannels, most };
   const ratio = target ? await ratioFor(model, groups, scored, how, target, context) : chosen.ratio;
   const gone = allocate(scored, ratio, how);
   const before = costOf(model);
   sliceGroups(model, groups, [...gone.values()].flat());
-  for (const [family, removed] of gone) journalFamily(family, removed, chosen.score, journal);
+  for (const [family, removed] of gone) journalFamily(family, removed, nameOfScore(chosen.score), journal);
   const after = costOf(model);
   journal.note(
     `MACs ${before.macs} -> ${after.macs} (${percent(before.macs, after.macs)}), parameters ${before.parameters} -> ${after.parameters} (${percent(before.parameters, after.parameters)})`,
@@ -178,21 +177,21 @@ async function scoresOf(
   groups: ChannelGroups,
   families: readonly Family[],
   chosen: Chosen,
-  own: Readonly<Record<string, ChannelScore>>,
   context: Context,
 ): Promise<ScoredFamily[]> {
   const { score, samples, length, loss } = chosen;
-  const by = chosen.normalize === "auto" ? (LOSS_SCORES.has(score) ? "none" : "mean") : chosen.normalize;
+  const by =
+    chosen.normalize === "auto"
+      ? typeof score === "string" && LOSS_SCORES.has(score)
+        ? "none"
+        : "mean"
+      : chosen.normalize;
   if (families.length === 0) return [];
-  const found = await scoreChannels(
-    score,
-    { model, groups, families, options: { samples, length, loss }, context },
-    own,
-  );
+  const found = await scoreChannels(score, { model, groups, families, options: { samples, length, loss }, context });
   return families.flatMap((family) => {
     const scores = found.get(family);
     if (scores) return [{ family, scores: normalize(scores, by) }];
-    context.journal.skip(family.name, `nothing there tells '${score}' what is important`);
+    context.journal.skip(family.name, `nothing there tells '${nameOfScore(score)}' what is important`);
     return [];
   });
 }

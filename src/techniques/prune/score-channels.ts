@@ -22,21 +22,30 @@ const FAMILY_SCORES: Readonly<Record<string, FamilyScores>> = {
 /** Criteria that read weights alone, then those that need samples. */
 export const CHANNEL_SCORES: readonly string[] = [...Object.keys(WEIGHT_CHANNEL_SCORES), ...Object.keys(FAMILY_SCORES)];
 
-/** Importance of each group, by family; families that the criterion cannot tell of are left out. `own` are a caller's criteria. */
+/** What a criterion is called. */
+export function nameOfScore(score: string | ChannelScore): string {
+  return typeof score === "string" ? score : score.name || "function";
+}
+
+/** Importance of each group, by family; families that the criterion cannot tell of are left out. */
 export async function scoreChannels(
-  score: string,
+  score: string | ChannelScore,
   scoring: Scoring,
-  own: Readonly<Record<string, ChannelScore>> = {},
 ): Promise<ReadonlyMap<Family, Float64Array>> {
-  const found = FAMILY_SCORES[score];
-  const scores = found ? await found(scoring) : await eachFamily(own[score] ?? WEIGHT_CHANNEL_SCORES[score], scoring);
+  const found = typeof score === "string" ? FAMILY_SCORES[score] : undefined;
+  const weights = typeof score === "string" ? WEIGHT_CHANNEL_SCORES[score] : score;
+  const scores = found ? await found(scoring) : await eachFamily(weights, scoring);
   for (const [family, each] of scores)
     if (each.length !== family.groups.length || !each.every((value) => Number.isFinite(value) && value >= 0))
-      throw new PareError("bad-option", `The score '${score}' does not tell the importance of each group`, {
-        where: family.name,
-        found: `${each.length} numbers, such as ${each.find((value) => !(value >= 0)) ?? each[0]}`,
-        expected: `${family.groups.length} finite numbers from 0 on`,
-      });
+      throw new PareError(
+        "bad-option",
+        `The score '${nameOfScore(score)}' does not tell the importance of each group`,
+        {
+          where: family.name,
+          found: `${each.length} numbers, such as ${each.find((value) => !(value >= 0)) ?? each[0]}`,
+          expected: `${family.groups.length} finite numbers from 0 on`,
+        },
+      );
   return scores;
 }
 

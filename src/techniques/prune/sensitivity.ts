@@ -1,5 +1,6 @@
 /** Shares by sensitivity: each layer is pruned alone, what that does to the model's outputs is measured, and the sum of it is minimized. */
 import { PareError, throwIfAborted } from "../../base/error.ts";
+import { lowerHull } from "../../base/lower-hull.ts";
 import { toFloat32 } from "../../base/to-float32.ts";
 import { cloneModel } from "../../ir/clone.ts";
 import type { Model } from "../../ir/model.ts";
@@ -60,15 +61,7 @@ export function hullPieces(site: WeightSite, errors: readonly number[]): Piece[]
     { x: 0, y: 0 },
     ...SHARES.map((share, i) => ({ x: share * site.tensor.elements, y: errors[i] as number })),
   ];
-  const hull: { x: number; y: number }[] = [];
-  for (const point of points) {
-    for (;;) {
-      const [a, b] = hull.slice(-2);
-      if (!a || !b || (b.y - a.y) * (point.x - b.x) < (point.y - b.y) * (b.x - a.x)) break;
-      hull.pop();
-    }
-    hull.push(point);
-  }
+  const hull = lowerHull(points);
   return hull.slice(1).map(({ x, y }, i) => {
     const before = hull[i] as { x: number; y: number };
     return { site, weights: x - before.x, slope: (y - before.y) / (x - before.x) };
