@@ -130,6 +130,35 @@ function planes(
   return b.op("Reshape", [sum, shapeConstant(graph, parts.grouped)], { name: "grouped" });
 }
 
+/**
+ * Codes of 4 bits in two's complement (packed, low bits first) as int8 of `shape`, in operators that the engine folds at load,
+ * before it fuses what reads them into integer kernels: a Cast of int4, or below opset 21 a look-up of pairs.
+ */
+export function unpackCodes(
+  graph: Graph,
+  opset: number,
+  packed: Uint8Array,
+  shape: readonly number[],
+  name: string,
+  before: Node | undefined,
+): Value {
+  const b = new Builder(graph, { prefix: `${name}.`, before });
+  const elements = elementCount(shape);
+  let value: Value;
+  if (hasPackedType(4, opset)) {
+    const codes = b.constant("packed", Tensor.of("int4", shape, packed));
+    value = b.op("Cast", [codes], { attributes: { to: dtypeCode("int8") }, name: "codes" });
+  } else {
+    const bytes = b.constant("packed", Tensor.of("uint8", [packed.length], packed));
+    const index = b.op("Cast", [bytes], { attributes: { to: dtypeCode("int32") }, name: "bytes" });
+    const pairs = b.op("Gather", [codeTable(graph, 4, 1, 0, true), index], { name: "pairs" });
+    const flat = elements % 2 === 0 ? pairs : range(b, pairs, [0, elements], opset, true);
+    value = b.op("Reshape", [flat, shapeConstant(graph, shape)], { name: "codes" });
+  }
+  [value.dtype, value.shape] = ["int8", shape];
+  return value;
+}
+
 /** Elements [start, end), for example those before what a padded last byte adds; of the flat array if `flatten`. */
 function range(
   b: Builder,
@@ -146,16 +175,21 @@ function range(
   return b.op("Slice", [flat, starts, ends], { name: "first" });
 }
 
-/** (256, 8/bits) int8: the codes in each byte, low bits first, times `factor`, minus `middle`. One per graph and kind. */
-function codeTable(graph: Graph, bits: 1 | 2 | 4, factor: number, middle: number): Value {
+/**
+ * (256, 8/bits) int8: the codes in each byte, low bits first, times `factor`, minus `middle`; codes are unsigned, or two's
+ * complement. One per graph and kind.
+ */
+function codeTable(graph: Graph, bits: 1 | 2 | 4, factor: number, middle: number, signed = false): Value {
   const perByte = 8 / bits;
   const table = new Int8Array(256 * perByte);
   for (let byte = 0; byte < 256; byte++)
-    for (let i = 0; i < perByte; i++)
-      table[byte * perByte + i] = ((byte >> (bits * i)) & (2 ** bits - 1)) * factor - middle;
+    for (let i = 0; i < perByte; i++) {
+      const code = (byte >> (bits * i)) & (2 ** bits - 1);
+      table[byte * perByte + i] = (signed && code >= 2 ** (bits - 1) ? code - 2 ** bits : code) * factor - middle;
+    }
   return sharedConstant(
     graph,
-    `codes_uint${bits}${factor > 1 ? `_times_${factor}` : ""}${middle === 0 ? "" : middle === 2 ** (bits - 1) ? "_centered" : `_minus_${middle}`}`,
+    `codes_${signed ? "int" : "uint"}${bits}${factor > 1 ? `_times_${factor}` : ""}${middle === 0 ? "" : middle === 2 ** (bits - 1) ? "_centered" : `_minus_${middle}`}`,
     Tensor.of("int8", [256, perByte], table),
   );
 }

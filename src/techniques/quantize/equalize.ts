@@ -8,7 +8,7 @@
  * Needs: nothing; with samples the ranges of the activations are equalized, which are what per-channel weights leave to gain.
  * Cost: seconds; with samples one pass over them.
  * Maths: for s_c > 0, W₂ f(W₁x + b₁) = (W₂S) f(S⁻¹W₁x + S⁻¹b₁) where f(sx) = s·f(x). From weights s = √(r₁/r₂) of the ranges
- *   on both sides, again until nothing changes; from samples s_c = (p_c/max p)^a with the strength a of the least predicted
+ *   on both sides, again until nothing changes; from samples s_c = min(1, m·p_c/max p)^a with margin m and the strength a of the least predicted
  *   error.
  * Paper: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction" (arXiv 1906.04721);
  *   Meller et al. 2019 (arXiv 1902.01917).
@@ -27,7 +27,12 @@ import { keepOf, keepOption } from "../keep-option.ts";
 import { dataFeeds } from "../samples.ts";
 import { choices, range } from "../search-range.ts";
 import { type Context, type TechniqueFunction, defineTechnique } from "../technique.ts";
-import { type ChannelStatistics, factorsFromSamples, factorsFromWeights } from "./equalize-factors.ts";
+import {
+  type ChannelStatistics,
+  type FamilyStatistics,
+  factorsFromSamples,
+  factorsFromWeights,
+} from "./equalize-factors.ts";
 import { foldLayers } from "./fold-layers.ts";
 
 /** Rounds over all families after which weights have settled (each family moves its neighbours'). */
@@ -60,8 +65,8 @@ const options = z.object({
   margin: z
     .number()
     .min(1)
-    .default(1.25)
-    .describe("room below a clamp's bound for what the samples did not hold (clips measured)"),
+    .default(1.5)
+    .describe("room above what the samples hold of a channel, below the largest one's range and below a clamp's bound"),
   samples: z.int().min(1).default(64).describe("calibration samples"),
   batch: z.int().min(1).default(16).describe("samples per run: memory grows with it"),
   keep: keepOption,
@@ -111,10 +116,9 @@ export async function equalizeModel(model: Model, chosen: EqualizeOptions, conte
   if (!byActivations) return byWeights(open, context);
   const statistics = await measure(model, open, chosen, context);
   for (const [index, family] of open.entries()) {
-    const seen = statistics[index] as ChannelStatistics;
-    const { factors, strength } = await factorsFromSamples(family, seen, chosen);
+    const { factors, strength } = await factorsFromSamples(family, statistics[index] as FamilyStatistics, chosen);
     await rescale(family, factors);
-    const how = `${family.size} channels of ${extremes(seen.peaks)} scaled to ${extremes(seen.peaks.map((p, c) => p / (factors[c] ?? 1)))} (strength ${strength})`;
+    const how = `${family.size} channels divided by ${extremes(factors)} (strength ${strength})`;
     journal.change({ what: family.name, how });
   }
   return open.length;
@@ -200,7 +204,7 @@ async function measure(
   families: readonly ScaleFamily[],
   chosen: EqualizeOptions,
   context: Context,
-): Promise<ChannelStatistics[]> {
+): Promise<FamilyStatistics[]> {
   const kernels = await loadKernels();
   const { tap } = await engine();
   const { data, seed, signal, threads, provider } = context;
@@ -224,21 +228,21 @@ async function measure(
 }
 
 /** Of the values that some operator other than a rectifier reads: those have grids. */
-function statisticsOf(family: ScaleFamily, seen: ReadonlyMap<string, ChannelMoments>): ChannelStatistics {
-  const peaks = new Float64Array(family.size);
-  const meanSquares = new Float64Array(family.size);
-  const clamped = new Set(family.limits.map(({ node }) => node.inputs[0]));
+function statisticsOf(family: ScaleFamily, seen: ReadonlyMap<string, ChannelMoments>): FamilyStatistics {
+  const found = new Map<Value, ChannelStatistics>();
   for (const { value, channels } of family.activations) {
     const moments = seen.get(value.name);
-    // What a clamp or rectifier alone reads never becomes integers.
-    if (!moments || clamped.has(value) || isRectifiedOnly(value)) continue;
+    if (!moments || isRectifiedOnly(value)) continue;
+    const peaks = new Float64Array(family.size);
+    const meanSquares = new Float64Array(family.size);
     for (const [i, c] of channels.entries()) {
       if (c < 0) continue;
       peaks[c] = Math.max(peaks[c] as number, Math.abs(moments.min[i] ?? 0), Math.abs(moments.max[i] ?? 0));
       meanSquares[c] = Math.max(meanSquares[c] as number, moments.meanSquare[i] ?? 0);
     }
+    found.set(value, { peaks, meanSquares });
   }
-  return { peaks, meanSquares };
+  return found;
 }
 
 function isRectifiedOnly(value: Value): boolean {

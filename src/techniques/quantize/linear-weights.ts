@@ -11,6 +11,8 @@ import type { LinearNode } from "./qdq-plan.ts";
 
 export interface LinearOptions {
   readonly perChannel: boolean;
+  /** Bits of the codes. */
+  readonly bits: 4 | 8;
   readonly reduceRange: boolean;
   readonly method: "range" | "mse";
   /** Round convolutions so that errors cancel. */
@@ -25,7 +27,8 @@ export interface LinearCodes {
   readonly layout: { readonly outer: number; readonly channels: number; readonly inner: number };
   readonly codes: Int8Array;
   readonly scales: Float32Array; // (layout.channels)
-  /** Largest code. */
+  /** Smallest and largest code. */
+  readonly low: number;
   readonly high: number;
   /** ‖ŵ − w‖/‖w‖. */
   readonly error: number;
@@ -50,12 +53,13 @@ export async function linearCodes(
   const layout = options.perChannel
     ? { outer: weights.length / channels / inner, channels, inner }
     : { outer: 1, channels: 1, inner: weights.length };
-  const high = options.reduceRange ? 63 : 127;
+  const high = options.bits === 4 ? 7 : options.reduceRange ? 63 : 127;
+  const low = options.bits === 4 ? -8 : -high;
   const balance = options.balance ? balanceOf(linear.traits, shape, weights.length / layout.channels) : undefined;
-  const result = kernels.quantizeChannels(weights, layout, { low: -high, high, scale: options.method, balance });
+  const result = kernels.quantizeChannels(weights, layout, { low, high, scale: options.method, balance });
   const biases = bias && ((await constantTensor(model, bias)?.data()) as Float32Array | undefined);
   const codes = new Int8Array(bytesOf(result.codes).slice().buffer);
-  return { weights, biases, shape, layout, codes, scales: result.scales, high, error: relativeError(result) };
+  return { weights, biases, shape, layout, codes, scales: result.scales, low, high, error: relativeError(result) };
 }
 
 /**
@@ -101,7 +105,7 @@ export function insertLinear(
 
 /** Widens the scale of channels whose bias does not fit into s_x·s_w·2^30, and requantizes them. */
 function roomForBias(
-  { weights, biases, layout, high, ...quantized }: LinearCodes,
+  { weights, biases, layout, low, high, ...quantized }: LinearCodes,
   inputScale: number,
 ): { codes: Int8Array; scales: Float32Array } {
   const codes = quantized.codes.slice();
@@ -114,7 +118,7 @@ function roomForBias(
     for (let outer = 0; outer < layout.outer; outer++)
       for (let i = 0; i < layout.inner; i++) {
         const at = (outer * layout.channels + c) * layout.inner + i;
-        codes[at] = Math.max(-high, Math.min(high, Math.round((weights[at] ?? 0) / needed)));
+        codes[at] = Math.max(low, Math.min(high, Math.round((weights[at] ?? 0) / needed)));
       }
   }
   return { codes, scales };

@@ -4,17 +4,22 @@
  * Helps: latency, about 2 times on CPUs with integer dot products (VNNI, ARM dot product); size by 4; memory traffic.
  * Hurts: accuracy by tenths of a point to a few points; depthwise networks (MobileNet, MCUNet) most.
  * Needs: calibration data, some hundred samples like those the model will see. No labels.
- * Cost: two passes over the samples, and a short run for each way of choosing ranges; memory is one batch.
+ * Cost: four passes over the samples (two with `equalize` never), and a short run for each way of choosing ranges; memory is
+ *   one batch. Fitting reads both models once more, from a remembered cut, and holds one part's samples (256 MB at most).
  * Maths: x ≈ (q − z)·s. Weights symmetric int8 per output channel, s = max|w|/127; activations uint8 with
  * s = (h − l)/255, z = round(−l/s) over the calibrated range [l, h]; biases int32 with s_x·s_w. Rectifiers and clips become
  * the ends of the range.
- * Paper: Jacob et al. 2018 (arXiv 1712.05877); Krishnamoorthi 2018 (arXiv 1806.08342); Nagel et al. 2021 (arXiv 2106.08295).
+ * Paper: Jacob et al. 2018 (arXiv 1712.05877); Krishnamoorthi 2018 (arXiv 1806.08342); Nagel et al. 2021 (arXiv 2106.08295);
+ *   fit: Nagel et al. 2019 (arXiv 1906.04721), 2020 (arXiv 2004.10568), Li et al. 2021 (arXiv 2102.05426).
  */
 import { z } from "zod";
 import { type Keep, nameOf } from "../../analyse/keep.ts";
+import { PareError } from "../../base/error.ts";
+import type { Dataset } from "../../data/dataset.ts";
 import { cloneModel } from "../../ir/clone.ts";
 import type { Model } from "../../ir/model.ts";
 import { loadKernels } from "../../kernels/kernels.ts";
+import type { Feeds } from "../../run/session.ts";
 import type { Kernels } from "../../kernels/types.ts";
 import { convertOpset } from "../../transform/opset.ts";
 import { Journal } from "../journal.ts";
@@ -26,10 +31,19 @@ import { type Context, type TechniqueFunction, defineTechnique } from "../techni
 import { BALANCE_TEXT } from "./balanced.ts";
 import { type Observed, observe } from "./calibrate.ts";
 import { EQUALIZE, equalizeModel } from "./equalize.ts";
+import { fitUnits } from "./fit-units.ts";
 import { foldLayers } from "./fold-layers.ts";
 import { type LinearCodes, linearCodes } from "./linear-weights.ts";
-import { type QdqPlan, type QdqPlanOptions, planQdq } from "./qdq-plan.ts";
-import { type Choice, chooseStatic, gridsOf, type RangeChoice, type Variant } from "./static-choice.ts";
+import { type LinearNode, type QdqPlan, type QdqPlanOptions, planQdq } from "./qdq-plan.ts";
+import {
+  type Choice,
+  chooseStatic,
+  gridsOf,
+  type RangeChoice,
+  splitCalibration,
+  type Variant,
+} from "./static-choice.ts";
+import { packNarrow } from "./pack-narrow.ts";
 import { writeStatic } from "./static-model.ts";
 
 /** First opset whose DequantizeLinear takes a scale per channel. */
@@ -45,7 +59,28 @@ const RANGES: readonly RangeChoice[] = [
 ];
 
 const options = z.object({
-  to: z.enum(["int8"]).default("int8").describe("width of the integers"),
+  to: z
+    .enum(["int8", "int4"])
+    .default("int8")
+    .describe(
+      "integers of the weights; those of activations have 8 bits. int4 is packed in the file and runs on the int8 kernels",
+    )
+    .meta({ search: choices("int8", "int4") }),
+  wide: z
+    .array(z.string())
+    .default([])
+    .describe(
+      "layers whose weights stay int8 in an int4 model (named as for keep); first and last stand for the first and the last layer",
+    ),
+  fit: z
+    .enum(["none", "biases", "layers", "blocks"])
+    .default("none")
+    .describe(
+      "fit to the original on the samples, layer by layer: biases in closed form, or learned rounding and biases, per layer (AdaRound) or per residual block (BRECQ)",
+    )
+    .meta({ search: choices("none", "biases", "layers", "blocks") }),
+  iterations: z.int().min(1).default(500).describe("steps for each layer or block (fit layers or blocks)"),
+  fitBatch: z.int().min(1).default(16).describe("samples per step (fit layers or blocks)"),
   samples: z
     .number()
     .int()
@@ -111,26 +146,41 @@ export const quantize: TechniqueFunction = defineTechnique({
     for (const inner of model.graph.nodes)
       if (inner.subgraphs().next().value) journal.skip(nameOf(inner), "operators inside subgraphs are not calibrated");
     if (plan.linear.length === 0) return model;
-    const variants = await variantsOf(model, chosen, planning, context);
+    const { calibrate, choose } = splitCalibration(dataOf(context), context.seed);
+    const variants = await variantsOf(model, chosen, planning, { ...context, data: calibrate });
     const ranges = chosen.calibration === "auto" ? RANGES : [{ ...chosen, calibration: chosen.calibration }];
     const best = await chooseStatic(
       variants.map(({ variant }) => variant),
       ranges,
       { ...chosen, planning },
-      context,
+      { ...context, data: choose },
     );
     const found = variants.find(({ variant }) => variant === best.variant);
     if (found?.entries) takeOver(journal, found.entries);
     if (best.error !== undefined) noteChoice(journal, best, variants.length * ranges.length);
-    const result = best.variant.model;
-    writeStatic(
-      result,
-      best.variant.plan,
-      best.variant.codes,
-      gridsOf(best.variant.plan, best.variant.observed, best.ranges, chosen),
-      chosen,
-      journal,
-    );
+    const { model: result, plan: made, codes, observed } = best.variant;
+    const reference = cloneModel(result);
+    const written = writeStatic(result, made, codes, gridsOf(made, observed, best.ranges, chosen), chosen, journal);
+    if (chosen.fit !== "none") {
+      const limit = Math.min(chosen.samples, calibrate.size);
+      const { seed, signal } = context;
+      const stream = (): AsyncGenerator<Feeds> =>
+        dataFeeds(reference, calibrate, { limit, size: chosen.batch, seed, signal });
+      const fitted = new Journal();
+      const learn = { iterations: chosen.iterations, batch: chosen.fitBatch };
+      const models = { quantized: result, reference, linear: made.linear, codes, written };
+      const left = await fitUnits(
+        models,
+        stream,
+        { fit: chosen.fit, samples: limit, learn },
+        { ...context, journal: fitted },
+      );
+      for (const { what, why } of fitted.skipped) journal.skip(what, why);
+      journal.note(
+        `Fitted to the original (${chosen.fit}): ${(100 * left).toFixed(0)} % of each part's error is left on average.`,
+      );
+    }
+    await packNarrow(result, made.linear, codes);
     const others = plan.nodes.size - plan.linear.length;
     if (others > 0) journal.note(`${others} operators between them run on int8 too.`);
     return result;
@@ -146,11 +196,23 @@ async function variantsOf(
 ): Promise<{ variant: Variant; entries: Journal | undefined }[]> {
   const kernels = await loadKernels();
   const made: { variant: Variant; entries: Journal | undefined }[] = [];
+  const wide = keepOf(
+    chosen.wide.filter((name) => name !== "first" && name !== "last"),
+    model,
+    new Journal(),
+  );
+  const isWide = ({ node, weight }: LinearNode, index: number, { linear }: QdqPlan): boolean =>
+    chosen.to === "int8" ||
+    (chosen.wide.includes("first") && index === 0) ||
+    (chosen.wide.includes("last") && index === linear.length - 1) ||
+    wide.node(node) ||
+    wide.value(weight);
   const add = async (name: string, each: Model, entries?: Journal): Promise<void> => {
     const plan = planQdq(each, planning);
     const observed = await measure(each, plan, kernels, chosen, context);
     const codes: LinearCodes[] = [];
-    for (const linear of plan.linear) codes.push(await linearCodes(each, kernels, linear, chosen));
+    for (const [index, linear] of plan.linear.entries())
+      codes.push(await linearCodes(each, kernels, linear, { ...chosen, bits: isWide(linear, index, plan) ? 8 : 4 }));
     made.push({ variant: { name, model: each, plan, observed, codes }, entries });
   };
   const equal = chosen.equalize === "never" ? undefined : cloneModel(model);
@@ -165,6 +227,11 @@ async function variantsOf(
   if (chosen.equalize !== "always" || changed === 0) await add("as they are", model);
   if (equal && changed > 0) await add("equalized", equal, entries);
   return made;
+}
+
+function dataOf({ data }: Context): Dataset {
+  if (data) return data;
+  throw new PareError("bad-option", "quantize needs calibration samples", { help: "Name them with --data" });
 }
 
 function takeOver(journal: Journal, from: Journal): void {

@@ -1,4 +1,5 @@
 /** Which of several ways to quantize a model statically keeps its outputs best, tried on calibration samples. */
+import type { Dataset } from "../../data/dataset.ts";
 import { PareError, throwIfAborted } from "../../base/error.ts";
 import { cloneModel } from "../../ir/clone.ts";
 import type { Value } from "../../ir/graph.ts";
@@ -41,8 +42,19 @@ export interface Choice {
   readonly error: number | undefined;
 }
 
-/** Samples on which the choices are compared. */
-const CHOICE_SAMPLES = 32;
+/** Samples on which choices are compared. */
+export const CHOICE_SAMPLES = 32;
+/** Data sets with fewer samples are used for both: to calibrate and to choose. */
+const FEWEST_TO_SPLIT = 4 * CHOICE_SAMPLES;
+
+/**
+ * Samples to calibrate on, and others to choose on: on those that it was calibrated on, whatever cuts nothing off looks best.
+ */
+export function splitCalibration(data: Dataset, seed: number): { calibrate: Dataset; choose: Dataset } {
+  if (data.size < FEWEST_TO_SPLIT) return { calibrate: data, choose: data };
+  const border = 1 - CHOICE_SAMPLES / data.size;
+  return { calibrate: data.subset({ part: [0, border], seed }), choose: data.subset({ part: [border, 1], seed }) };
+}
 
 /** The variant and ranges whose outputs are nearest to the original's on calibration samples. */
 export async function chooseStatic(

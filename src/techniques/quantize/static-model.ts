@@ -1,6 +1,6 @@
 /** Writes a static int8 model: codes of weights and biases, grids of activations, in the places that the engine fuses. */
 import { nameOf } from "../../analyse/keep.ts";
-import type { Value } from "../../ir/graph.ts";
+import type { Node, Value } from "../../ir/graph.ts";
 import type { Model } from "../../ir/model.ts";
 import { clampBounds } from "../../transform/clamps.ts";
 import { absorbClamp, padCodes, quantizeActivation } from "../../transform/insert-qdq.ts";
@@ -15,7 +15,18 @@ export interface StaticOptions {
   readonly perChannel: boolean;
 }
 
-/** Rewrites the model on the given grids; `codes` are those of the plan's linear layers, in order. */
+/** Where a value of the float model is in the quantized one. */
+export interface WrittenValue {
+  /** What is quantized: the value, or what it was made of by a clamp that the grid took over. */
+  readonly before: Value;
+  /** What its readers see. */
+  readonly after: Value;
+  /** Smallest and largest number of its grid. */
+  readonly low: number;
+  readonly high: number;
+}
+
+/** Rewrites the model on the given grids; `codes` are those of the plan's linear layers, in order. Returns its grids' values by name. */
 export function writeStatic(
   model: Model,
   plan: QdqPlan,
@@ -23,7 +34,7 @@ export function writeStatic(
   grids: ReadonlyMap<Value, Grid>,
   { activations, perChannel }: StaticOptions,
   journal?: Journal,
-): void {
+): ReadonlyMap<string, WrittenValue> {
   for (const [index, linear] of plan.linear.entries()) {
     const grid = grids.get(linear.node.inputs[0] as Value);
     const result = insertLinear(model, linear, codes[index] as LinearCodes, grid?.scale ?? 1);
@@ -34,14 +45,26 @@ export function writeStatic(
     });
   }
   // Behind an int8 operator, or the clamp that it absorbs, nobody may read the float any more.
-  for (const [value, grid] of grids)
-    quantizeActivation(model.graph, value, { dtype: activations, ...grid }, plan.nodes, plan.results.has(value));
+  const pairs: { name: string; quantizer: Node; after: Value; grid: Grid }[] = [];
+  for (const [value, grid] of grids) {
+    const { name } = value;
+    const type = { dtype: activations, ...grid };
+    const after = quantizeActivation(model.graph, value, type, plan.nodes, plan.results.has(value));
+    pairs.push({ name, quantizer: after.producer?.inputs[0]?.producer as Node, after, grid });
+  }
   for (const node of plan.nodes) if (node.opType === "Pad") padCodes(model.graph, node);
   for (const [{ producer }, grid] of grids) {
     const bounds = producer && clampBounds(model, producer);
     if (producer && typeof bounds === "object") absorbClamp(model.graph, producer, bounds, grid);
   }
   removeDead(model);
+  return new Map(
+    pairs.flatMap(({ name, quantizer, after, grid }) => {
+      const before = quantizer.inputs[0]; // none where a Pad took the codes over
+      const [low, high] = [grid.lowest, grid.highest].map((code) => (code - grid.zeroPoint) * grid.scale);
+      return before ? [[name, { before, after, low, high } as WrittenValue] as const] : [];
+    }),
+  );
 }
 
 function describe(grid: Grid | undefined): string {
