@@ -1,4 +1,4 @@
-/** Gradients of a loss on samples, one by one: against their labels, or against answers drawn from the model's own predictions. */
+/** Gradients of a loss on samples, one by one: against their labels, or against the model's own answers, drawn or the likeliest. */
 import { inferShapes } from "../../analyse/shapes.ts";
 import { PareError, throwIfAborted } from "../../base/error.ts";
 import { Rng } from "../../base/rng.ts";
@@ -25,6 +25,8 @@ import { TRAINING_OPSET } from "../training.ts";
 export interface LossOptions extends CalibrationOptions {
   /** Default: by the labels (classes and tokens: cross-entropy, values: mse), without any by what the model's output looks like. */
   readonly loss?: LossName | undefined;
+  /** What stands for missing labels: answers drawn by their probability (default), or the likeliest class. */
+  readonly answers?: "drawn" | "likeliest" | undefined;
 }
 
 /** A model that computes the loss of one sample, before what is wanted of it is made its outputs. */
@@ -42,7 +44,7 @@ interface Sample {
 /**
  * Runs what `make` derives from the loss (its gradients) for each sample and hands the outputs to `visit`. Without labels a
  * sample's label is drawn from the model's own prediction: a class by its probability, a number with noise of variance 1 around
- * it, so that squared gradients are those of the Fisher information. The model is not changed. Returns the number of samples. Throws
+ * it, so that squared gradients are those of the Fisher information; or it is the likeliest class, where asked for. The model is not changed. Returns the number of samples. Throws
  * `not-differentiable` and `unsupported` as training does.
  */
 export async function eachLossGradient(
@@ -76,7 +78,7 @@ export async function eachLossGradient(
       }
       const labels = sample.labels
         ? fittingLabels(sample.labels, bound, context.data)
-        : await drawAnswer(answers as Session, sample.feeds, bound, new Rng(context.seed).fork(`answer ${count}`));
+        : await answerOf(answers as Session, sample.feeds, bound, pickerOf(options, context, count));
       await visit(await (gradients as Session).run(fedBy(gradients as Session, sample.feeds, bound, labels)));
       count++;
     }
@@ -84,7 +86,9 @@ export async function eachLossGradient(
     await close();
   }
   if (count === 0) throw new PareError("bad-data", "There is not one sample to run through the model");
-  const against = context.data?.labels ? "their labels" : "answers drawn from the model's own predictions";
+  const own =
+    options.answers === "likeliest" ? "the model's own answers" : "answers drawn from the model's own predictions";
+  const against = context.data?.labels ? "their labels" : own;
   journal.note(`Gradients of the loss ${loss} on ${count} samples, against ${against}.`);
   return count;
 }
@@ -189,8 +193,29 @@ function fittingLabels(given: NdArray, { labels }: BoundLoss, data: Dataset | un
   return { ...convertArray(given, labels.dtype ?? given.dtype), shape };
 }
 
-/** Labels drawn from what the model predicts: classes from softmax(x), yes or no from σ(x), numbers from N(x, 1). */
-async function drawAnswer(session: Session, feeds: Feeds, bound: BoundLoss, rng: Rng): Promise<NdArray> {
+/** How an answer is picked from what the model predicts for the sample of this number. */
+interface Picker {
+  /** An index, by softmax(x). */
+  classOf(x: Float32Array): number;
+  /** Yes or no, by σ(x). */
+  yes(x: number): number;
+  /** A number from N(x, 1): at x itself a squared error has no gradient. */
+  number(x: number): number;
+}
+
+function pickerOf({ answers }: LossOptions, { seed }: Context, sample: number): Picker {
+  const rng = new Rng(seed).fork(`answer ${sample}`);
+  const number = (x: number): number => x + rng.normal();
+  if (answers === "likeliest") return { classOf: largest, yes: (x) => Number(x > 0), number };
+  return {
+    classOf: (x) => drawClass(x, rng),
+    yes: (x) => Number(rng.uniform() < 1 / (1 + Math.exp(-x))),
+    number,
+  };
+}
+
+/** Labels picked from what the model predicts. */
+async function answerOf(session: Session, feeds: Feeds, bound: BoundLoss, pick: Picker): Promise<NdArray> {
   const fed = Object.fromEntries(session.inputs.flatMap(({ name }) => (feeds[name] ? [[name, feeds[name]]] : [])));
   const [scores] = Object.values(await session.run(fed as Feeds));
   if (!scores) throw new PareError("internal", "The model gave no answer");
@@ -206,13 +231,15 @@ async function drawAnswer(session: Session, feeds: Feeds, bound: BoundLoss, rng:
     const rows = elementCount(shape);
     const width = x.length / rows;
     const drawn = Float64Array.from({ length: rows }, (_, row) =>
-      drawClass(x.subarray(row * width, (row + 1) * width), rng),
+      pick.classOf(x.subarray(row * width, (row + 1) * width)),
     );
     return { ...convertArray({ dtype: "float64", shape, data: drawn }, dtype), shape };
   }
-  const draw =
-    name === "bce" ? (v: number) => Number(rng.uniform() < 1 / (1 + Math.exp(-v))) : (v: number) => v + rng.normal();
-  return { dtype: "float32", shape, data: x.map(draw) };
+  return { dtype: "float32", shape, data: x.map((v) => (name === "bce" ? pick.yes(v) : pick.number(v))) };
+}
+
+function largest(x: Float32Array): number {
+  return x.reduce((best, value, i) => (value > (x[best] as number) ? i : best), 0);
 }
 
 /** An index drawn by its probability under softmax(x). */
