@@ -3,16 +3,15 @@
  * on stories that it has not seen. After a build: node experiments/language-model-bits/run.mjs [folder of shared data].
  * Resumes: cells that are in results.json are not run again. `--table` only writes README.md from results.json.
  */
-import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { datasetOf, evaluate, load, openDataset, openSession, quantizeWeights } from "../../dist/index.js";
-import { decoderOf, writeText } from "../../dist/run/write-text.js";
+import { quantizeWeights } from "../../dist/index.js";
 import { runSteps } from "../../dist/techniques/pipeline.node.js";
 import { table } from "../../bench/support.mjs";
+import { CALIBRATION, openStudy, recorded, store } from "../language-model.mjs";
 
 const here = import.meta.dirname;
-const shared = process.argv.slice(2).find((word) => !word.startsWith("-")) ?? join(here, "..", "..", "..", "shared", "data");
-const [count, length, seed, block] = [32, 128, 1, 32];
+const block = 32;
 const METHODS = { rtn: "round to nearest", mse: "MSE clipping", hqq: "HQQ", gptq: "GPTQ", awq: "AWQ", "awq-gptq": "AWQ, then GPTQ" };
 const CELLS = [
   [8, "rtn"],
@@ -21,32 +20,10 @@ const CELLS = [
   ...["rtn", "mse", "hqq", "gptq", "awq", "awq-gptq"].flatMap((method) => [4, 3, 2].map((bits) => [bits, method])),
 ];
 const file = join(here, "results.json");
-const results = existsSync(file) ? JSON.parse(readFileSync(file, "utf8")) : { calibration: { count, length, seed }, block, cells: [] };
-
-/** Written whole or not at all. */
-function store(path, value) {
-  writeFileSync(`${path}.tmp`, `${JSON.stringify(value)}\n`);
-  renameSync(`${path}.tmp`, path);
-}
+const results = recorded(file, { calibration: CALIBRATION, block, cells: [] });
 
 async function run() {
-  const folder = join(shared, "models", "stories260k");
-  const model = await load(join(folder, "model.onnx"));
-  const stories = join(shared, "text", "tinystories", "tinystories_sample.txt");
-  const judge = await openDataset(
-    `text:${stories}?vocab=${join(folder, "tokenizer.json")}&format=documents&separator=<|endoftext|>&length=512&start=1`,
-  );
-  const score = async (subject) => {
-    const { metrics } = await evaluate(subject, judge, { threads: 1 });
-    return { perplexity: metrics.perplexity, loss: metrics.loss };
-  };
-  const textFile = join(here, "calibration-text.json");
-  if (!existsSync(textFile)) {
-    const text = await writeText(model, decoderOf(model), { count, length, seed, start: 1 }, openSession, {});
-    store(textFile, Array.from(text, Number));
-  }
-  const tokens = BigInt64Array.from(JSON.parse(readFileSync(textFile, "utf8")), BigInt);
-  const data = datasetOf({ fields: { input_ids: { dtype: "int64", shape: [count, length], data: tokens } } });
+  const { model, data, score } = await openStudy();
   if (!results.float) {
     results.float = await score(model);
     store(file, results);
@@ -55,7 +32,7 @@ async function run() {
     if (results.cells.some((cell) => cell.bits === bits && cell.method === method)) continue;
     const started = performance.now();
     const step = quantizeWeights({ bits, method, block, keep: ["op:Gather"], compute: "fp32" });
-    const quantized = await runSteps(model, [step], { seed, data, threads: 1 });
+    const quantized = await runSteps(model, [step], { seed: CALIBRATION.seed, data, threads: 1 });
     const seconds = (performance.now() - started) / 1000;
     const { changed } = quantized.steps[0];
     const bytes = changed.reduce((sum, { bytesAfter }) => sum + bytesAfter, 0);

@@ -3,17 +3,15 @@
  * that it has not seen. After a build: node experiments/language-model-sparsity/run.mjs [folder of shared data].
  * Resumes: cells that are in results.json are not run again. `--table` only writes README.md from results.json.
  */
-import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { datasetOf, evaluate, load, openDataset, pruneWeights } from "../../dist/index.js";
+import { pruneWeights } from "../../dist/index.js";
 import { encodeModel } from "../../dist/ir/encode.js";
 import { runSteps } from "../../dist/techniques/pipeline.node.js";
 import { table } from "../../bench/support.mjs";
+import { CALIBRATION, openStudy, recorded, store } from "../language-model.mjs";
 
 const here = import.meta.dirname;
-const shared =
-  process.argv.slice(2).find((word) => !word.startsWith("-")) ?? join(here, "..", "..", "..", "shared", "data");
-const [count, length, seed] = [32, 128, 1];
 const ROWS = {
   random: { text: "random", options: { score: "random" } },
   magnitude: { text: "magnitude", options: { score: "magnitude" } },
@@ -41,39 +39,21 @@ const CELLS = ["magnitude", "wanda", "sparsegpt", ...Object.keys(ROWS)].flatMap(
     .map((column) => [row, column]),
 );
 const file = join(here, "results.json");
-const results = existsSync(file) ? JSON.parse(readFileSync(file, "utf8")) : { calibration: { count, length, seed }, cells: [] };
-
-/** Written whole or not at all. */
-function store() {
-  writeFileSync(`${file}.tmp`, `${JSON.stringify(results)}\n`);
-  renameSync(`${file}.tmp`, file);
-}
+const results = recorded(file, { calibration: CALIBRATION, cells: [] });
 
 async function run() {
-  const folder = join(shared, "models", "stories260k");
-  const model = await load(join(folder, "model.onnx"));
-  const stories = join(shared, "text", "tinystories", "tinystories_sample.txt");
-  const judge = await openDataset(
-    `text:${stories}?vocab=${join(folder, "tokenizer.json")}&format=documents&separator=<|endoftext|>&length=512&start=1`,
-  );
-  const measure = async (subject) => {
-    const { metrics } = await evaluate(subject, judge, { threads: 1 });
-    return { perplexity: metrics.perplexity, loss: metrics.loss, bytes: (await encodeModel(subject)).length };
-  };
-  // The same text as in the study of bits
-  const text = join(here, "..", "language-model-bits", "calibration-text.json");
-  const tokens = BigInt64Array.from(JSON.parse(readFileSync(text, "utf8")), BigInt);
-  const data = datasetOf({ fields: { input_ids: { dtype: "int64", shape: [count, length], data: tokens } } });
+  const { model, data, score } = await openStudy();
+  const measure = async (subject) => ({ ...(await score(subject)), bytes: (await encodeModel(subject)).length });
   results.float ??= await measure(model);
-  store();
+  store(file, results);
   for (const [row, column] of CELLS) {
     if (results.cells.some((cell) => cell.row === row && cell.column === column)) continue;
     const started = performance.now();
     const step = pruneWeights({ ...ROWS[row].options, ...COLUMNS[column], keep: ["op:Gather"] });
-    const pruned = await runSteps(model, [step], { seed, data, threads: 1 });
+    const pruned = await runSteps(model, [step], { seed: CALIBRATION.seed, data, threads: 1 });
     const seconds = (performance.now() - started) / 1000;
     results.cells.push({ row, column, weights: pruned.steps[0].changed.length, seconds, ...(await measure(pruned.model)) });
-    store();
+    store(file, results);
     console.error(row, column, results.cells.at(-1).perplexity.value.toFixed(4), `${seconds.toFixed(1)} s`);
   }
 }

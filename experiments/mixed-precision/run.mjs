@@ -4,21 +4,20 @@
  * node experiments/mixed-precision/run.mjs [folder of shared data]. Resumes: rows that are in results.json are not made again, and
  * sensitivities are kept in the cache folder. `--table` only writes README.md from results.json.
  */
-import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { evaluate, load, mix, openDataset, quantizeWeights } from "../../dist/index.js";
 import { pairedDifference } from "../../dist/base/statistics.js";
 import { encodedBytes } from "../../dist/techniques/mixed/variant.js";
 import { runSteps } from "../../dist/techniques/pipeline.node.js";
 import { table } from "../../bench/support.mjs";
+import { JUDGE, MODEL, recorded, shared, store } from "../language-model.mjs";
 
 const here = import.meta.dirname;
-const shared = process.argv.slice(2).find((word) => !word.startsWith("-")) ?? join(here, "..", "..", "..", "shared", "data");
 const FORMATS = ["int8", "int6", "int4", "int3", "int2"];
 const UNIFORM = ["int4", "int3"];
 const file = join(here, "results.json");
-const results = existsSync(file) ? JSON.parse(readFileSync(file, "utf8")) : { models: {} };
-const stories = join(shared, "models", "stories260k");
+const results = recorded(file, { models: {} });
 
 const MODELS = {
   "resnet20-cifar10": {
@@ -29,19 +28,13 @@ const MODELS = {
     metric: "accuracy",
   },
   stories260k: {
-    file: join(stories, "model.onnx"),
+    file: MODEL,
     data: undefined,
-    judge: `text:${join(shared, "text", "tinystories", "tinystories_sample.txt")}?vocab=${join(stories, "tokenizer.json")}&format=documents&separator=<|endoftext|>&length=512&start=1`,
+    judge: JUDGE,
     by: ["kl"],
     metric: "perplexity",
   },
 };
-
-/** Written whole or not at all. */
-function store() {
-  writeFileSync(`${file}.tmp`, `${JSON.stringify(results, null, 1)}\n`);
-  renameSync(`${file}.tmp`, file);
-}
 
 const lossesOf = ({ rows }) => rows.losses;
 
@@ -58,7 +51,7 @@ async function run() {
       const rise = pairedDifference(lossesOf(judged), lossesOf(original));
       found.rows.push({ ...row, metrics: judged.metrics, lossRise: rise });
       found.float = { bytes: encodedBytes(model), metrics: original.metrics };
-      store();
+      store(file, results, 1);
       console.error(name, row.label, row.bytes, judged.metrics[spec.metric].value);
     };
     for (const format of UNIFORM) {
