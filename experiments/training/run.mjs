@@ -25,6 +25,11 @@ if (unknown.length > 0) {
   process.exit(2);
 }
 
+if (!existsSync(shared)) {
+  console.error(`skipped: needs ${shared}`);
+  process.exit(0);
+}
+
 /** The folder that an experiment's data names start from. */
 function dataFolder({ archive }) {
   if (archive === undefined) return shared;

@@ -18,7 +18,7 @@ import { gptq } from "./gptq.ts";
 import { HalfQuadratic } from "./hqq.ts";
 import { type GroupSolution, type Solved, packSolution, unpackSolution } from "./solved-codes.ts";
 import { type Grid, type GridSpec, type Rounded, type Weights, gridOf, roundToGrid } from "./weight-grid.ts";
-import type { Plan, PlanOptions } from "./weight-forms.ts";
+import type { Plan, PlanOptions } from "./weight-plan.ts";
 
 export type SolverMethod = "hqq" | "gptq" | "awq" | "awq-gptq";
 

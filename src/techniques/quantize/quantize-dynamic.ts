@@ -26,7 +26,8 @@ import { type TechniqueFunction, defineTechnique } from "../technique.ts";
 import { applyIntegerProduct, reasonAgainstInteger } from "./integer-product.ts";
 import { formatNamed } from "./formats.ts";
 import { formatsOf, onlyOption } from "./layer-formats.ts";
-import { type PlanOptions, applyPlan, bytesOfPlan, planOf } from "./weight-forms.ts";
+import { applyPlan } from "./weight-forms.ts";
+import { type PlanOptions, bytesOfPlan, planOf } from "./weight-plan.ts";
 
 /** Bytes that the extra nodes and names of one weight take in the file. */
 const NODE_BYTES = 512;

@@ -43,7 +43,8 @@ import { type SolverSite, solveWeights, whyNotSolved } from "./calibrated-weight
 import { endsOption, formatsOf, layersOption, onlyOption } from "./layer-formats.ts";
 import type { Solved } from "./solved-codes.ts";
 import { type Bits, type NumberFormat, WEIGHT_FORMATS, type WeightFormat, formatNamed } from "./formats.ts";
-import { type Plan, type PlanOptions, applyPlan, bytesOfPlan, planOf } from "./weight-forms.ts";
+import { applyPlan } from "./weight-forms.ts";
+import { type Plan, type PlanOptions, bytesOfPlan, planOf } from "./weight-plan.ts";
 
 /** Bytes that the extra nodes and names of one weight take in the file: below this, nothing is won. */
 const NODE_BYTES = 400;
