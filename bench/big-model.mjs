@@ -14,7 +14,7 @@ import { parseArgs } from "node:util";
 import { loadFile } from "../dist/ir/load.node.js";
 import { saveFile } from "../dist/ir/save.node.js";
 import { runSteps } from "../dist/techniques/pipeline.node.js";
-import { quantizeWeights } from "../dist/techniques/quantize/quantize-weights.js";
+import { quantizeWeights } from "../dist/techniques/quantize/weights/quantize-weights.js";
 import { measureNode, median, pare, root, settle, table, writeRun } from "./support.mjs";
 
 const { values, positionals } = parseArgs({

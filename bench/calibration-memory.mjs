@@ -11,7 +11,7 @@ import { buildArchitecture } from "../dist/architectures/build.js";
 import { openDataset } from "../dist/data/open.node.js";
 import { loadFile } from "../dist/ir/load.node.js";
 import { runSteps } from "../dist/techniques/pipeline.node.js";
-import { quantize } from "../dist/techniques/quantize/quantize.js";
+import { quantize } from "../dist/techniques/quantize/static/quantize.js";
 import { measureNode, median, root, table, writeRun } from "./support.mjs";
 
 const { values, positionals } = parseArgs({

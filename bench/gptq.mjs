@@ -9,7 +9,7 @@ import { MatrixEngine } from "../dist/run/matrix-engine.js";
 import { openSession } from "../dist/run/open-session.node.js";
 import { Builder } from "../dist/ir/builder.js";
 import { Model } from "../dist/ir/model.js";
-import { gptq } from "../dist/techniques/quantize/gptq.js";
+import { gptq } from "../dist/techniques/quantize/weights/gptq.js";
 import { median, table, writeRun } from "./support.mjs";
 
 const [size = 2048, rounds = 9] = process.argv.slice(2).map(Number);

@@ -12,7 +12,7 @@ import { parseArgs } from "node:util";
 import { loadFile } from "../dist/ir/load.node.js";
 import { saveFile } from "../dist/ir/save.node.js";
 import { runSteps } from "../dist/techniques/pipeline.node.js";
-import { pruneWeights } from "../dist/techniques/prune/prune-weights.js";
+import { pruneWeights } from "../dist/techniques/prune/weights/prune-weights.js";
 import { measureNode, root, table, writeRun } from "./support.mjs";
 
 const { values, positionals } = parseArgs({

@@ -15,7 +15,7 @@ import { loadFile } from "../dist/ir/load.node.js";
 import { openSession } from "../dist/run/open-session.node.js";
 import { indexRanges, syntheticFeeds } from "../dist/run/synthetic.js";
 import { runSteps } from "../dist/techniques/pipeline.node.js";
-import { pruneChannels } from "../dist/techniques/prune/prune-channels.js";
+import { pruneChannels } from "../dist/techniques/prune/channels/prune-channels.js";
 import { root, table, writeRun } from "./support.mjs";
 
 const { values } = parseArgs({

@@ -19,11 +19,11 @@ import { loadFile } from "../dist/ir/load.node.js";
 import { feedChunks } from "../dist/run/feeds.js";
 import { openSession } from "../dist/run/open-session.node.js";
 import { Journal } from "../dist/techniques/journal.js";
-import { pruneWeights } from "../dist/techniques/prune/prune-weights.js";
+import { pruneWeights } from "../dist/techniques/prune/weights/prune-weights.js";
 import { cast } from "../dist/techniques/quantize/cast.js";
 import { quantizeDynamic } from "../dist/techniques/quantize/quantize-dynamic.js";
-import { quantizeWeights } from "../dist/techniques/quantize/quantize-weights.js";
-import { quantize } from "../dist/techniques/quantize/quantize.js";
+import { quantizeWeights } from "../dist/techniques/quantize/weights/quantize-weights.js";
+import { quantize } from "../dist/techniques/quantize/static/quantize.js";
 import { simplify } from "../dist/techniques/simplify/simplify.js";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");

@@ -14,8 +14,8 @@ import { Builder, Model, Tensor, encodeModel } from "../dist/index.js";
 import { cloneModel } from "../dist/ir/clone.js";
 import { loadFile } from "../dist/ir/load.node.js";
 import { Journal } from "../dist/techniques/journal.js";
-import { WEIGHT_FORMATS, formatNamed } from "../dist/techniques/quantize/formats.js";
-import { quantizeWeights } from "../dist/techniques/quantize/quantize-weights.js";
+import { WEIGHT_FORMATS, formatNamed } from "../dist/techniques/quantize/weights/formats.js";
+import { quantizeWeights } from "../dist/techniques/quantize/weights/quantize-weights.js";
 import { median, root, runs, table, writeRun } from "./support.mjs";
 
 const TURNS = 7;

@@ -11,7 +11,7 @@ import { isStoredSparse } from "../ir/sparse/sparse-storage.ts";
 import type { Provider } from "../run/session.ts";
 import { VERSION } from "../base/version.ts";
 import { type Change, Journal, type Skip } from "./journal.ts";
-import { storeSparse } from "./prune/store-sparse.ts";
+import { storeSparse } from "./prune/storage/store-sparse.ts";
 import { type Proof, prove } from "./prove.node.ts";
 import type { Finished } from "./finished.ts";
 import { formatStep } from "./recipe.ts";

@@ -5,7 +5,7 @@ import { viewLayer } from "../../src/evaluate/layer-view.ts";
 import { cloneModel } from "../../src/ir/clone.ts";
 import type { Model } from "../../src/ir/model.ts";
 import { explainPage, explainText } from "../../src/report/explain.ts";
-import { quantizeWeights } from "../../src/techniques/quantize/quantize-weights.ts";
+import { quantizeWeights } from "../../src/techniques/quantize/weights/quantize-weights.ts";
 import { simplify } from "../../src/techniques/simplify/simplify.ts";
 import { runTechnique } from "../support/run-technique.ts";
 import { plantedModel } from "../support/planted-model.ts";

@@ -13,8 +13,8 @@ import { Model } from "../../src/ir/model.ts";
 import { Tensor } from "../../src/ir/tensor.ts";
 import { sweep } from "../../src/search/sweep.node.ts";
 import { familyOf, nameRecipes, sharedPrefixes } from "../../src/search/sweep-recipes.ts";
-import { pruneWeights } from "../../src/techniques/prune/prune-weights.ts";
-import { quantizeWeights } from "../../src/techniques/quantize/quantize-weights.ts";
+import { pruneWeights } from "../../src/techniques/prune/weights/prune-weights.ts";
+import { quantizeWeights } from "../../src/techniques/quantize/weights/quantize-weights.ts";
 import { simplify } from "../../src/techniques/simplify/simplify.ts";
 import { defineTechnique } from "../../src/techniques/technique.ts";
 

@@ -6,7 +6,7 @@ import { Builder } from "../../src/ir/builder.ts";
 import { cloneModel } from "../../src/ir/clone.ts";
 import { Model } from "../../src/ir/model.ts";
 import { Tensor } from "../../src/ir/tensor.ts";
-import { formatNamed } from "../../src/techniques/quantize/formats.ts";
+import { formatNamed } from "../../src/techniques/quantize/weights/formats.ts";
 import { randomTensor } from "./small-models.ts";
 
 interface Case {

@@ -11,10 +11,10 @@ import { type Kernels, loadKernels } from "../../src/kernels/kernels.ts";
 import { MatrixEngine } from "../../src/run/matrix-engine.ts";
 import { openSession } from "../../src/run/open-session.node.ts";
 import { decoderOf, writeText } from "../../src/run/write-text.ts";
-import { awqScales, normalizedGram } from "../../src/techniques/quantize/awq.ts";
-import { HalfQuadratic } from "../../src/techniques/quantize/hqq.ts";
-import { quantizeWeights } from "../../src/techniques/quantize/quantize-weights.ts";
-import { type GridSpec, gridOf } from "../../src/techniques/quantize/weight-grid.ts";
+import { awqScales, normalizedGram } from "../../src/techniques/quantize/weights/awq.ts";
+import { HalfQuadratic } from "../../src/techniques/quantize/weights/hqq.ts";
+import { quantizeWeights } from "../../src/techniques/quantize/weights/quantize-weights.ts";
+import { type GridSpec, gridOf } from "../../src/techniques/quantize/weights/weight-grid.ts";
 import { runTechnique } from "../support/run-technique.ts";
 import { randomTensor } from "../support/small-models.ts";
 

@@ -1,7 +1,7 @@
 /** Codebooks: the optimum of k-means in one dimension, against every partition of small weights. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { learnCodebook } from "../../src/techniques/quantize/codebook.ts";
+import { learnCodebook } from "../../src/techniques/quantize/weights/codebook.ts";
 
 function lossOf(w: Float32Array, cost: readonly number[], levels: ArrayLike<number>): number {
   return w.reduce(

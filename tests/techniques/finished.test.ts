@@ -9,7 +9,7 @@ import { saveFile } from "../../src/ir/save.node.ts";
 import { compressFile } from "../../src/techniques/compress-file.node.ts";
 import { packPart, unpackPart } from "../../src/techniques/finished.ts";
 import { FinishedFolder } from "../../src/techniques/finished.node.ts";
-import { quantizeWeights } from "../../src/techniques/quantize/quantize-weights.ts";
+import { quantizeWeights } from "../../src/techniques/quantize/weights/quantize-weights.ts";
 import { mlpModel } from "../support/models.ts";
 import { runTechnique } from "../support/run-technique.ts";
 

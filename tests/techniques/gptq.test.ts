@@ -4,8 +4,8 @@ import { Rng } from "../../src/base/rng.ts";
 import { type Kernels, loadKernels } from "../../src/kernels/kernels.ts";
 import { openSession } from "../../src/run/open-session.node.ts";
 import { MatrixEngine } from "../../src/run/matrix-engine.ts";
-import { type GptqOptions, gptq } from "../../src/techniques/quantize/gptq.ts";
-import { type Weights, gridOf, roundToGrid } from "../../src/techniques/quantize/weight-grid.ts";
+import { type GptqOptions, gptq } from "../../src/techniques/quantize/weights/gptq.ts";
+import { type Weights, gridOf, roundToGrid } from "../../src/techniques/quantize/weights/weight-grid.ts";
 import { gptqReference } from "../support/gptq-reference.ts";
 
 let kernels: Kernels;

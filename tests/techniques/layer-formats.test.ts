@@ -1,8 +1,8 @@
 /** Formats layer by layer: patterns, first and last layers, key layers only; and how they are written in recipes and flags. */
 import { describe, expect, it } from "vitest";
 import { TECHNIQUES } from "../../src/catalog.ts";
-import { endLayers } from "../../src/techniques/quantize/layer-formats.ts";
-import { quantizeWeights } from "../../src/techniques/quantize/quantize-weights.ts";
+import { endLayers } from "../../src/techniques/quantize/weights/layer-formats.ts";
+import { quantizeWeights } from "../../src/techniques/quantize/weights/quantize-weights.ts";
 import { formatStep, makeStep, parseStep, recipeFromData } from "../../src/techniques/recipe.ts";
 import { weightSites } from "../../src/transform/weight-sites.ts";
 import { cnnModel, mlpModel } from "../support/models.ts";

@@ -15,9 +15,9 @@ import { Tensor } from "../../src/ir/tensor.ts";
 import { compressFile } from "../../src/techniques/compress-file.node.ts";
 import { compress, runSteps } from "../../src/techniques/pipeline.node.ts";
 import { proveLayers } from "../../src/techniques/prove-layers.node.ts";
-import { pruneWeights } from "../../src/techniques/prune/prune-weights.ts";
-import { quantizeWeights } from "../../src/techniques/quantize/quantize-weights.ts";
-import { quantize } from "../../src/techniques/quantize/quantize.ts";
+import { pruneWeights } from "../../src/techniques/prune/weights/prune-weights.ts";
+import { quantizeWeights } from "../../src/techniques/quantize/weights/quantize-weights.ts";
+import { quantize } from "../../src/techniques/quantize/static/quantize.ts";
 import { type Step, defineTechnique } from "../../src/techniques/technique.ts";
 import { finetune } from "../../src/techniques/tune/finetune.ts";
 

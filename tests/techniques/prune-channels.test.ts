@@ -7,7 +7,7 @@ import type { Model } from "../../src/ir/model.ts";
 import { Model as OnnxModel } from "../../src/ir/model.ts";
 import { Tensor } from "../../src/ir/tensor.ts";
 import { allocate } from "../../src/techniques/prune/allocate.ts";
-import { pruneChannels } from "../../src/techniques/prune/prune-channels.ts";
+import { pruneChannels } from "../../src/techniques/prune/channels/prune-channels.ts";
 import { smallOf } from "../architectures/small.ts";
 import { runOnSynthetic } from "../support/run-model.ts";
 import { runTechnique } from "../support/run-technique.ts";

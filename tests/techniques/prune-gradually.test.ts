@@ -6,7 +6,7 @@ import { datasetOf } from "../../src/data/arrays.ts";
 import { Builder } from "../../src/ir/builder.ts";
 import { Model } from "../../src/ir/model.ts";
 import { Tensor } from "../../src/ir/tensor.ts";
-import { pruneGradually } from "../../src/techniques/prune/prune-gradually.ts";
+import { pruneGradually } from "../../src/techniques/prune/channels/prune-gradually.ts";
 import { runTechnique } from "../support/run-technique.ts";
 
 const [INPUTS, HIDDEN, CLASSES, SAMPLES] = [4, 32, 2, 64];

@@ -8,10 +8,10 @@ import { Tensor } from "../../src/ir/tensor.ts";
 import { loadKernels } from "../../src/kernels/kernels.ts";
 import { MatrixEngine } from "../../src/run/matrix-engine.ts";
 import { openSession } from "../../src/run/open-session.node.ts";
-import { pruneWeights } from "../../src/techniques/prune/prune-weights.ts";
-import { hullPieces } from "../../src/techniques/prune/sensitivity.ts";
-import { sparseGpt } from "../../src/techniques/prune/sparsegpt.ts";
-import { erdosRenyi, lampScores } from "../../src/techniques/prune/weight-allocation.ts";
+import { pruneWeights } from "../../src/techniques/prune/weights/prune-weights.ts";
+import { hullPieces } from "../../src/techniques/prune/weights/sensitivity.ts";
+import { sparseGpt } from "../../src/techniques/prune/weights/sparsegpt.ts";
+import { erdosRenyi, lampScores } from "../../src/techniques/prune/weights/weight-allocation.ts";
 import { runTechnique } from "../support/run-technique.ts";
 
 const [K, N, SAMPLES] = [16, 8, 96];

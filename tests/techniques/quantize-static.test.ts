@@ -8,7 +8,7 @@ import { Tensor } from "../../src/ir/tensor.ts";
 import { feedChunks } from "../../src/run/feeds.ts";
 import { openSession } from "../../src/run/open-session.node.ts";
 import { optimizedGraph } from "../../src/run/optimized-graph.node.ts";
-import { quantize } from "../../src/techniques/quantize/quantize.ts";
+import { quantize } from "../../src/techniques/quantize/static/quantize.ts";
 import { convertOpset } from "../../src/transform/opset.ts";
 import { runTechnique } from "../support/run-technique.ts";
 import { randomTensor, unary } from "../support/small-models.ts";

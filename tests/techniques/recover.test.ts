@@ -10,7 +10,7 @@ import { Model } from "../../src/ir/model.ts";
 import { Tensor } from "../../src/ir/tensor.ts";
 import { openSession } from "../../src/run/open-session.node.ts";
 import type { Gram } from "../../src/run/gram.ts";
-import { pruneWeights } from "../../src/techniques/prune/prune-weights.ts";
+import { pruneWeights } from "../../src/techniques/prune/weights/prune-weights.ts";
 import { simplify } from "../../src/techniques/simplify/simplify.ts";
 import { Journal } from "../../src/techniques/journal.ts";
 import { keptRows } from "../../src/techniques/tune/layer-targets.ts";

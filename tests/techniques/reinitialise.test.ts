@@ -2,7 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { buildArchitecture } from "../../src/architectures/build.ts";
 import type { Model } from "../../src/ir/model.ts";
-import { pruneWeights } from "../../src/techniques/prune/prune-weights.ts";
+import { pruneWeights } from "../../src/techniques/prune/weights/prune-weights.ts";
 import { reinitialise } from "../../src/techniques/tune/reinitialise.ts";
 import { runTechnique } from "../support/run-technique.ts";
 

@@ -11,10 +11,10 @@ import { isStoredSparse, sparseFormOf } from "../../src/ir/sparse/sparse-storage
 import { Tensor } from "../../src/ir/tensor.ts";
 import { loadFile } from "../../src/ir/load.node.ts";
 import { compress, runSteps } from "../../src/techniques/pipeline.node.ts";
-import { pruneWeights } from "../../src/techniques/prune/prune-weights.ts";
-import { FORMS } from "../../src/techniques/prune/sparse-choice.ts";
-import { storeSparse } from "../../src/techniques/prune/store-sparse.ts";
-import { quantizeWeights } from "../../src/techniques/quantize/quantize-weights.ts";
+import { pruneWeights } from "../../src/techniques/prune/weights/prune-weights.ts";
+import { FORMS } from "../../src/techniques/prune/storage/sparse-choice.ts";
+import { storeSparse } from "../../src/techniques/prune/storage/store-sparse.ts";
+import { quantizeWeights } from "../../src/techniques/quantize/weights/quantize-weights.ts";
 import { openSession } from "../../src/run/open-session.node.ts";
 import { bits, runOnSynthetic } from "../support/run-model.ts";
 import { runTechnique } from "../support/run-technique.ts";

@@ -8,7 +8,12 @@ import { Rng } from "../../src/base/rng.ts";
 import { Tensor, type TensorSource } from "../../src/ir/tensor.ts";
 import { loadKernels } from "../../src/kernels/kernels.ts";
 import { computeWeight } from "../../src/techniques/kernel-host.ts";
-import { type Codes, type CodesOptions, blockCodes, rowCodes } from "../../src/techniques/quantize/weight-codes.ts";
+import {
+  type Codes,
+  type CodesOptions,
+  blockCodes,
+  rowCodes,
+} from "../../src/techniques/quantize/weights/weight-codes.ts";
 
 const ROWS = 1100;
 const COLS = 1024; // 4.5 MB: beyond what stays in this thread

@@ -1,7 +1,7 @@
 /** Options of everything that chooses formats layer by layer: what is tried, how it is stored, what it is judged on. */
 import { z } from "zod";
 import { keepOption } from "../keep-option.ts";
-import { quantizeWeights } from "../quantize/quantize-weights.ts";
+import { quantizeWeights } from "../quantize/weights/quantize-weights.ts";
 import type { SensitivityOptions } from "./sensitivity.ts";
 import { CELL_FORMATS, type CellFormat } from "./variant.ts";
 

@@ -8,9 +8,9 @@ import { ModelProtoSchema } from "../../onnx/gen/onnx_pb.js";
 import { encodeSegments } from "../../onnx/segments.ts";
 import { type WeightSite, weightSites } from "../../transform/weight-sites.ts";
 import { Journal } from "../journal.ts";
-import { WEIGHT_FORMATS, type WeightFormat, formatNamed } from "../quantize/formats.ts";
-import { quantizeWeights } from "../quantize/quantize-weights.ts";
-import { quantize } from "../quantize/quantize.ts";
+import { WEIGHT_FORMATS, type WeightFormat, formatNamed } from "../quantize/weights/formats.ts";
+import { quantizeWeights } from "../quantize/weights/quantize-weights.ts";
+import { quantize } from "../quantize/static/quantize.ts";
 import type { Context } from "../technique.ts";
 
 /** Weights in a format, or (`w8a8`) weights and activations in static 8-bit integers. */

@@ -6,7 +6,7 @@ import type { Model } from "../../ir/model.ts";
 import { specOf } from "../../ops/registry.ts";
 import type { Traits } from "../../ops/spec.ts";
 import { foldAffine } from "../../transform/fold-affine.ts";
-import { planQdq } from "../quantize/qdq-plan.ts";
+import { planQdq } from "../quantize/static/qdq-plan.ts";
 
 /** Bits of what lies between the layers: sums, pooled images, what a residual connection carries. */
 export const STREAM_BITS = 8;

@@ -2,8 +2,8 @@
 import type { Model } from "../../ir/model.ts";
 import { Tensor } from "../../ir/tensor.ts";
 import type { Kernels } from "../../kernels/types.ts";
-import { type Observed, observe } from "../quantize/calibrate.ts";
-import { gridOf, leastErrorRange } from "../quantize/range-search.ts";
+import { type Observed, observe } from "../quantize/static/calibrate.ts";
+import { gridOf, leastErrorRange } from "../quantize/static/range-search.ts";
 import { dataFeeds } from "../samples.ts";
 import type { Context } from "../technique.ts";
 import type { AwarePlan, Layer, Rounding } from "./plan.ts";

@@ -8,7 +8,7 @@ import { Tensor } from "../../ir/tensor.ts";
 import type { Kernels } from "../../kernels/types.ts";
 import { SharedParts } from "../../transform/shared-source.ts";
 import type { WeightSite, WeightUse } from "../../transform/weight-sites.ts";
-import { relativeError } from "./weight-codes.ts";
+import { relativeError } from "./weights/weight-codes.ts";
 
 /** From this opset on the standard domain has DynamicQuantizeLinear; before, one fused operator of the engine stands for all. */
 const DYNAMIC_SINCE = 11;

@@ -2,8 +2,8 @@
 import type { Model } from "../../ir/model.ts";
 import { packCodes } from "../../base/packed.ts";
 import { hasPackedType, irVersionFor, unpackCodes } from "../../transform/unpack-weights.ts";
-import type { LinearCodes } from "./linear-weights.ts";
-import type { LinearNode } from "./qdq-plan.ts";
+import type { LinearCodes } from "./static/linear-weights.ts";
+import type { LinearNode } from "./static/qdq-plan.ts";
 
 /** Largest code of 4 bits. */
 const LARGEST = 7;

@@ -24,10 +24,10 @@ import { prepareConstants } from "../prepare.ts";
 import { choices } from "../search-range.ts";
 import { type TechniqueFunction, defineTechnique } from "../technique.ts";
 import { applyIntegerProduct, reasonAgainstInteger } from "./integer-product.ts";
-import { formatNamed } from "./formats.ts";
-import { formatsOf, onlyOption } from "./layer-formats.ts";
-import { applyPlan } from "./weight-forms.ts";
-import { type PlanOptions, bytesOfPlan, planOf } from "./weight-plan.ts";
+import { formatNamed } from "./weights/formats.ts";
+import { formatsOf, onlyOption } from "./weights/layer-formats.ts";
+import { applyPlan } from "./weights/weight-forms.ts";
+import { type PlanOptions, bytesOfPlan, planOf } from "./weights/weight-plan.ts";
 
 /** Bytes that the extra nodes and names of one weight take in the file. */
 const NODE_BYTES = 512;

@@ -1,0 +1,75 @@
+/** Writes a static int8 model: codes of weights and biases, grids of activations, in the places that the engine fuses. */
+import { nameOf } from "../../../analyse/keep.ts";
+import type { Node, Value } from "../../../ir/graph.ts";
+import type { Model } from "../../../ir/model.ts";
+import { clampBounds } from "../../../transform/clamps.ts";
+import { absorbClamp, padCodes, quantizeActivation } from "../../../transform/insert-qdq.ts";
+import { removeDead } from "../../../transform/remove-dead.ts";
+import type { Journal } from "../../journal.ts";
+import { insertLinear, type LinearCodes } from "./linear-weights.ts";
+import type { QdqPlan } from "./qdq-plan.ts";
+import type { Grid } from "./range-search.ts";
+
+export interface StaticOptions {
+  readonly activations: "uint8" | "int8";
+  readonly perChannel: boolean;
+}
+
+/** Where a value of the float model is in the quantized one. */
+export interface WrittenValue {
+  /** What is quantized: the value, or what it was made of by a clamp that the grid took over. */
+  readonly before: Value;
+  /** What its readers see. */
+  readonly after: Value;
+  /** Smallest and largest number of its grid. */
+  readonly low: number;
+  readonly high: number;
+}
+
+/** Rewrites the model on the given grids; `codes` are those of the plan's linear layers, in order. Returns its grids' values by name. */
+export function writeStatic(
+  model: Model,
+  plan: QdqPlan,
+  codes: readonly LinearCodes[],
+  grids: ReadonlyMap<Value, Grid>,
+  { activations, perChannel }: StaticOptions,
+  journal?: Journal,
+): ReadonlyMap<string, WrittenValue> {
+  for (const [index, linear] of plan.linear.entries()) {
+    const grid = grids.get(linear.node.inputs[0] as Value);
+    const result = insertLinear(model, linear, codes[index] as LinearCodes, grid?.scale ?? 1);
+    journal?.change({
+      what: nameOf(linear.node),
+      how: `weights int8 ${perChannel ? "per channel" : "per tensor"}, input ${activations} over ${describe(grid)}`,
+      ...result,
+    });
+  }
+  // Behind an int8 operator, or the clamp that it absorbs, nobody may read the float any more.
+  const pairs: { name: string; quantizer: Node; after: Value; grid: Grid }[] = [];
+  for (const [value, grid] of grids) {
+    const { name } = value;
+    const type = { dtype: activations, ...grid };
+    const after = quantizeActivation(model.graph, value, type, plan.nodes, plan.results.has(value));
+    pairs.push({ name, quantizer: after.producer?.inputs[0]?.producer as Node, after, grid });
+  }
+  for (const node of plan.nodes) if (node.opType === "Pad") padCodes(model.graph, node);
+  for (const [{ producer }, grid] of grids) {
+    const bounds = producer && clampBounds(model, producer);
+    if (producer && typeof bounds === "object") absorbClamp(model.graph, producer, bounds, grid);
+  }
+  removeDead(model);
+  return new Map(
+    pairs.flatMap(({ name, quantizer, after, grid }) => {
+      const before = quantizer.inputs[0]; // none where a Pad took the codes over
+      const [low, high] = [grid.lowest, grid.highest].map((code) => (code - grid.zeroPoint) * grid.scale);
+      return before ? [[name, { before, after, low, high } as WrittenValue] as const] : [];
+    }),
+  );
+}
+
+function describe(grid: Grid | undefined): string {
+  if (!grid) return "an unknown range";
+  const low = (grid.lowest - grid.zeroPoint) * grid.scale;
+  const high = (grid.highest - grid.zeroPoint) * grid.scale;
+  return `[${low.toPrecision(3)}, ${high.toPrecision(3)}]`;
+}
