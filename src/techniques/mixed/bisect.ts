@@ -7,9 +7,10 @@ import type { Model } from "../../ir/model.ts";
 import { freezeDefaults, liftConstants } from "../../transform/constants.ts";
 import { convertOpset } from "../../transform/opset.ts";
 import { engine } from "../engine.ts";
+import { sourceOf } from "../probe-source.ts";
 import type { Context } from "../technique.ts";
 import { type Culprits, findCulprits } from "./culprits.ts";
-import { measureNamed, sourceOf, usualMeasure } from "./sensitivity.ts";
+import { measureNamed, usualMeasure } from "./sensitivity.ts";
 
 export interface BisectOptions {
   /** Damage that may stay; default a tenth of what the changed model does. */

@@ -7,16 +7,15 @@
 import { PareError, throwIfAborted } from "../../base/error.ts";
 import type { LineStore } from "../../base/line-store.ts";
 import { VERSION } from "../../base/version.ts";
-import { Probe, type ProbeScore, type ProbeSource } from "../../evaluate/probe.ts";
+import { Probe, type ProbeScore } from "../../evaluate/probe.ts";
 import { cloneModel } from "../../ir/clone.ts";
 import { fingerprint } from "../../ir/fingerprint.ts";
 import type { Model } from "../../ir/model.ts";
 import { contentHash } from "../../kernels/content-hash.ts";
-import type { Feeds } from "../../run/session.ts";
-import { calibrationOf } from "../calibration.ts";
 import { engine } from "../engine.ts";
 import { keepOf } from "../keep-option.ts";
 import { prepareConstants } from "../prepare.ts";
+import { sourceOf } from "../probe-source.ts";
 import type { Context } from "../technique.ts";
 import { type CellFormat, type MixLayer, type VariantCost, VariantMaker, mixLayers } from "./variant.ts";
 
@@ -178,27 +177,6 @@ export function measureNamed(name: string | undefined, found: Pick<Sensitivities
 /** What a cell does to the model by a measure; never less than nothing, for what rounding wins is won by chance. */
 export function damageOf(cell: Cell, measure: string): number {
   return Math.max(0, cell.score.damages[measure]?.value ?? Number.POSITIVE_INFINITY);
-}
-
-/** The user's samples, else text that the model writes, else random numbers; `on` names them for people. */
-export async function sourceOf(
-  model: Model,
-  options: Pick<SensitivityOptions, "samples" | "length">,
-  context: Context,
-): Promise<{ readonly source: ProbeSource; readonly on: string }> {
-  const { data } = context;
-  if (data) {
-    const count = Math.min(options.samples ?? 256, data.size);
-    return { source: { data }, on: `${count} samples of ${data.name}` };
-  }
-  const calibration = await calibrationOf(
-    model,
-    { samples: Math.min(options.samples ?? 32, 32), length: options.length ?? 64 },
-    context,
-  );
-  const feeds: Feeds[] = [];
-  for await (const each of calibration.stream()) feeds.push(each);
-  return { source: { feeds }, on: calibration.note.replace(/^Calibrated on /, "").replace(/\.$/, "") };
 }
 
 /** A cell as it is kept. */

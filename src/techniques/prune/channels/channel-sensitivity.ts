@@ -6,7 +6,7 @@ import { lowerHull } from "../../../base/lower-hull.ts";
 import { Probe } from "../../../evaluate/probe.ts";
 import type { Model } from "../../../ir/model.ts";
 import { engine } from "../../engine.ts";
-import { sourceOf } from "../../mixed/sensitivity.ts";
+import { sourceOf } from "../../probe-source.ts";
 import type { Context } from "../../technique.ts";
 import { leastImportant, type Piece, type ScoredFamily } from "../allocate.ts";
 import { type Quantity, withoutGroups } from "./channel-target.ts";

@@ -1,16 +1,17 @@
 /** Shares by sensitivity: each layer is pruned alone, what that does to the model's outputs is measured, and the sum of it is minimized. */
-import { PareError, throwIfAborted } from "../../../base/error.ts";
+import { throwIfAborted } from "../../../base/error.ts";
 import { lowerHull } from "../../../base/lower-hull.ts";
 import { toFloat32 } from "../../../base/to-float32.ts";
+import { Probe } from "../../../evaluate/probe.ts";
 import { cloneModel } from "../../../ir/clone.ts";
 import type { Model } from "../../../ir/model.ts";
 import { Tensor } from "../../../ir/tensor.ts";
 import { loadKernels } from "../../../kernels/kernels.ts";
 import { magnitudeThreshold } from "../../../kernels/magnitude.ts";
-import type { Feeds, NdArray } from "../../../run/session.ts";
 import type { WeightSite } from "../../../transform/weight-sites.ts";
-import { type CalibrationOptions, calibrationOf } from "../../calibration.ts";
+import type { CalibrationOptions } from "../../calibration.ts";
 import { engine } from "../../engine.ts";
+import { sourceOf } from "../../probe-source.ts";
 import type { Context } from "../../technique.ts";
 
 /** Shares at which a layer's error is measured. */
@@ -74,58 +75,34 @@ async function errorCurves(
   options: CalibrationOptions,
   context: Context,
 ): Promise<Map<WeightSite, number[]>> {
-  const { signal, threads, provider } = context;
+  const { seed, signal, threads, provider } = context;
   const { openSession } = await engine();
   const kernels = await loadKernels();
-  const { stream, note } = await calibrationOf(
-    model,
-    { ...options, samples: Math.min(options.samples, MOST_SAMPLES) },
-    context,
-  );
-  context.journal.note(note);
-  const feeds: Feeds[] = [];
-  for await (const each of stream()) feeds.push(each);
-  const run = async (subject: Model): Promise<NdArray[]> => {
-    const session = await openSession(subject, { threads, provider, signal });
-    try {
-      const outputs: NdArray[] = [];
-      for (const each of feeds) {
-        const own = Object.fromEntries(session.inputs.flatMap(({ name }) => (each[name] ? [[name, each[name]]] : [])));
-        outputs.push(...Object.values(await session.run(own as Feeds)).filter(({ dtype }) => dtype === "float32"));
-      }
-      return outputs;
-    } finally {
-      await session.close();
-    }
-  };
-  const dense = await run(model);
-  if (dense.length === 0) throw new PareError("unsupported", "Sensitivity needs outputs in float32", {});
+  const samples = Math.min(options.samples, MOST_SAMPLES);
+  const { source, on } = await sourceOf(model, { ...options, samples }, context);
+  const probe = await Probe.open(model, source, { seed, provider, threads, signal, samples }, openSession);
   const curves = new Map<WeightSite, number[]>();
-  for (const [done, site] of sites.entries()) {
-    const errors: number[] = [];
-    for (const share of SHARES) {
-      throwIfAborted(signal);
-      context.onProgress({ stage: "prune-weights: sensitivity", done, total: sites.length });
-      const copy = cloneModel(model);
-      const value = copy.graph.initializers.get(site.value.name);
+  try {
+    for (const [done, site] of sites.entries()) {
+      const errors: number[] = [];
       const weights = toFloat32(site.tensor.dtype, await site.tensor.bytes());
-      const keep = weights.length - Math.round(share * weights.length);
-      const { threshold, ties } = await magnitudeThreshold(kernels, () => [weights], keep);
-      const masked = kernels.applyMask(weights, kernels.magnitudeMask(weights, threshold, ties).mask);
-      if (value) value.tensor = Tensor.float32(site.tensor.shape, masked);
-      const outputs = await run(copy);
-      let [error, energy] = [0, 0];
-      for (const [i, output] of outputs.entries()) {
-        const { squaredDifference, squaredNormA } = kernels.compare(
-          dense[i]?.data as Float32Array,
-          output.data as Float32Array,
-        );
-        error += squaredDifference;
-        energy += squaredNormA;
+      for (const share of SHARES) {
+        throwIfAborted(signal);
+        context.onProgress({ stage: "prune-weights: sensitivity", done, total: sites.length });
+        const copy = cloneModel(model);
+        const value = copy.graph.initializers.get(site.value.name);
+        const keep = weights.length - Math.round(share * weights.length);
+        const { threshold, ties } = await magnitudeThreshold(kernels, () => [weights], keep);
+        const masked = kernels.applyMask(weights, kernels.magnitudeMask(weights, threshold, ties).mask);
+        if (value) value.tensor = Tensor.float32(site.tensor.shape, masked);
+        const { damages } = await probe.judge(copy);
+        errors.push(damages["noise"]?.value ?? 0);
       }
-      errors.push(energy > 0 ? error / energy : 0);
+      curves.set(site, errors);
     }
-    curves.set(site, errors);
+  } finally {
+    await probe.close();
   }
+  context.journal.note(`Sensitivity: noise of the outputs on ${on}.`);
   return curves;
 }
