@@ -3,7 +3,7 @@
  * weights and activations of few bits. Every result is stored, loaded again and judged on the JPEG test set.
  * `node experiments/quantization-aware/cifar10.mjs --pictures FOLDER [--data ../shared/data] [--runs n] [--part share]` after
  * `npm run build`, FOLDER being the unpacked cifar10-jpg.tar.gz; recorded runs are skipped. `--part 0.01` tries the script out
- * on a part of the pictures and records nothing.
+ * on a part of the pictures and records nothing; `--only W2A2` makes that network alone.
  */
 import { existsSync, mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -36,6 +36,7 @@ const NETWORKS = [
 const folder = dirname(fileURLToPath(import.meta.url));
 const options = studyOptions({
   part: { type: "string", default: "1" },
+  only: { type: "string" },
   models: { type: "string", default: join(folder, "..", "..", ".tmp", "quantization-aware") },
 });
 const { threads } = options;
@@ -76,7 +77,7 @@ await study.run({ network: "pretrained" }, async () => {
   const { bytes, brotliBytes } = await sizeOf(path);
   return { accuracy: round(accuracy), samples: test.size, bytes, brotliBytes };
 });
-for (const [network, step] of NETWORKS)
+for (const [network, step] of NETWORKS.filter(([network]) => !options.only || network === options.only))
   await study.run({ network }, async () => {
     const path = fileOf(network);
     const started = performance.now();
