@@ -150,6 +150,28 @@ const SECTIONS = {
       rows.map((row) => [row.operator, `\`${row.torch}\``, row.largestDifference.toExponential(1), row.good ? "yes" : "**no**"]),
     ),
   ],
+  "static-int8": ({ rows }) => [
+    "Static quantization of real networks",
+    "Accuracy with 95 % intervals, and its difference from fp32 on the same samples; speed over fp32, timed in turns, by samples per run and threads. Naive: one scale per tensor, ranges of everything seen, nothing corrected. onnxruntime: its own quantizer for Python, on the same calibration samples. Networks without a training part are calibrated on one half and judged on the other, both ways.",
+    table(
+      ["network", "variant", "samples", "accuracy", "difference", "bytes", "brotli bytes", ...rows[0].speeds.map(timed), "seconds to make"],
+      rows.map((row) =>
+        row.error
+          ? [row.network, row.variant, row.error, "", "", "", "", ...rows[0].speeds.map(() => ""), ""]
+          : [
+              row.network,
+              row.variant,
+              row.samples,
+              interval(row.accuracy, percent),
+              interval(row.difference, percent),
+              row.bytes,
+              row.brotliBytes,
+              ...row.speeds.map(({ ratio }) => `${(1 / ratio.value).toFixed(2)}×`),
+              row.seconds,
+            ],
+      ),
+    ),
+  ],
   "real-models": ({ rows, batch }) => [
     "Techniques on real networks",
     `Accuracy with 95 % intervals, and its difference from fp32 on the same samples; speed over fp32, timed in turns, at batch 1${batch ? ` and ${batch}` : ""}.`,
@@ -173,6 +195,10 @@ const SECTIONS = {
     ),
   ],
 };
+
+function timed({ batch, threads }) {
+  return `speed, batch ${batch}, ${threads} thread${threads > 1 ? "s" : ""}`;
+}
 
 function copyRate(rows, { model, layout }) {
   return Math.max(

@@ -1,6 +1,6 @@
 /** What the benchmarks share: the machine behind a run, where runs are recorded, and what a child process used. */
 import { spawn, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { loadavg, tmpdir } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
@@ -31,6 +31,12 @@ export function writeRun(name, rows, { versions = {}, ...rest } = {}) {
   mkdirSync(runs, { recursive: true });
   writeFileSync(join(runs, `${name}.json`), `${JSON.stringify(record, null, 2)}\n`);
   return record;
+}
+
+/** The rows of bench/runs/<name>.json; none where there is no such run. */
+export function recorded(name) {
+  const file = join(runs, `${name}.json`);
+  return existsSync(file) ? JSON.parse(readFileSync(file, "utf8")).rows : [];
 }
 
 function round(value) {
