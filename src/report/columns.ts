@@ -115,6 +115,11 @@ export function objectivesText(results: Results): string {
     .join("; ");
 }
 
+/** What is to be known of entries' numbers, each with the entry's label. */
+export function noteTexts(results: Results): string[] {
+  return results.entries.flatMap(({ label, notes = [] }) => (notes.length > 0 ? [`${label}: ${notes.join(" ")}`] : []));
+}
+
 /** Why an entry has no numbers, in one line. */
 export function failureText(entry: Entry): string {
   return entry.error ? (entry.error.message.split("\n")[0] ?? entry.error.code) : "";

@@ -1,6 +1,6 @@
 /** Results as a Markdown table, for README files and pull requests. */
 import type { Results } from "../search/results.ts";
-import { bestOf, columnsOf, failureText, objectivesText, onFront } from "./columns.ts";
+import { bestOf, columnsOf, failureText, noteTexts, objectivesText, onFront } from "./columns.ts";
 import { baselineOf, summaryOf } from "./summary.ts";
 
 /** The table alone: front entries starred, the best of each column in bold, failures with their reasons. */
@@ -36,6 +36,7 @@ export function markdownReport(results: Results): string {
     "",
     `★ on the Pareto front (${objectivesText(results)}). Bold: best of its column. Ranges are 95 % intervals.`,
   ];
+  for (const note of noteTexts(results)) lines.push("", escapeMarkdown(note));
   if (results.hypervolume) lines.push("", `Hypervolume: ${(results.hypervolume.share * 100).toFixed(1)} % of its box.`);
   const { cpu, cores } = results.machine;
   lines.push("", `Measured on ${escapeMarkdown(cpu)} (${cores} cores), seed ${results.seed}.`);

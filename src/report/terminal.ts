@@ -1,6 +1,6 @@
 /** Results as a table for the terminal: aligned, no wider than the terminal, coloured only when asked. */
 import type { Results } from "../search/results.ts";
-import { type Column, bestOf, columnsOf, failureText, objectivesText, onFront } from "./columns.ts";
+import { type Column, bestOf, columnsOf, failureText, noteTexts, objectivesText, onFront } from "./columns.ts";
 import { baselineOf, summaryOf } from "./summary.ts";
 
 export interface TerminalOptions {
@@ -70,6 +70,7 @@ export function terminalReport(results: Results, options: TerminalOptions = {}):
     terminalTable(results, options),
     "",
     `* on the Pareto front (${objectivesText(results)}). Ranges are 95 % intervals.`,
+    ...noteTexts(results).map(plain),
   ].join("\n");
 }
 

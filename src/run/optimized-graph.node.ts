@@ -11,6 +11,8 @@ export interface OptimizedGraph {
   /** Nodes by operator, `domain::Op` outside the standard domain: fusions and layouts are visible here. */
   readonly operators: Readonly<Record<string, number>>;
   readonly nodes: readonly { readonly name: string; readonly op: string }[];
+  /** The graph itself, for its structure: weights above 1 KiB cannot be read any more. */
+  readonly model: Model;
 }
 
 /** Opens the model with the given optimizations and reads the graph that the engine made of it. */
@@ -31,7 +33,7 @@ export async function optimizedGraph(
       operators[op] = (operators[op] ?? 0) + 1;
       nodes.push({ name: node.name, op });
     }
-    return { operators, nodes };
+    return { operators, nodes, model: optimized };
   } finally {
     await rm(folder, { recursive: true, force: true });
   }

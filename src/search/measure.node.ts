@@ -6,6 +6,7 @@ import { compareModels } from "../evaluate/compare.node.ts";
 import { type Evaluation, evaluate } from "../evaluate/evaluate.node.ts";
 import { energyOf } from "../evaluate/energy.node.ts";
 import { fidelityOf } from "../evaluate/fidelity.ts";
+import { integerLines, integerReport } from "../evaluate/integer-report.node.ts";
 import { type Latency, latencyOf, latencyRatio } from "../evaluate/latency.ts";
 import { layerBytes } from "../evaluate/layer-bytes.ts";
 import { peakMemory } from "../evaluate/memory.node.ts";
@@ -77,6 +78,7 @@ export class Measurer {
     } finally {
       await session.close();
     }
+    const notes = await this.#whySlow(model, measured.latency?.ratio);
     const memory = await this.#memory(file, onStage);
     onStage("comparing layers", 0.9);
     const comparison =
@@ -90,7 +92,7 @@ export class Measurer {
         : undefined;
     throwIfAborted(signal);
     const layers = comparison ? layersOf(this.#original, model, comparison.values) : [];
-    return { ...size, ...measured, ...memory, layers };
+    return { ...size, ...measured, ...memory, ...(notes.length > 0 ? { notes } : {}), layers };
   }
 
   async close(): Promise<void> {
@@ -176,6 +178,14 @@ export class Measurer {
       latency = { ...withoutRuns(both.candidate), ratio: both.ratio };
     }
     return { ...energy, latency, throughput: batch / latency.p50 };
+  }
+
+  /** What makes a model with integer arithmetic slower than the original; nothing where it is not. */
+  async #whySlow(model: Model, ratio: Interval | undefined): Promise<readonly string[]> {
+    if (!ratio || ratio.low <= 1) return [];
+    const { feeds } = await this.#sessionOfOriginal();
+    const report = await integerReport(this.#original, model, feeds, { ...this.#session(), ratio });
+    return report ? integerLines(report) : [];
   }
 
   /** From the processor's counters or estimated; nothing where the operations of the model cannot be counted. */

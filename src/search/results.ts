@@ -136,6 +136,8 @@ export interface Entry {
   readonly steps: readonly StepRecord[];
   readonly layers: readonly LayerRecord[];
   readonly verified?: VerifiedRecord | undefined;
+  /** What a reader should know of the numbers: why a quantized model is slower than the original. */
+  readonly notes?: readonly string[] | undefined;
   /** Path of the model, relative to results.json. */
   readonly output?: string | undefined;
   /** Seconds to build and measure it. */

@@ -14,7 +14,7 @@ import { loadFile } from "../ir/load.node.ts";
 import { saveFile } from "../ir/save.node.ts";
 import { outputError } from "../onnx/atomic-write.node.ts";
 import { type CompressOptions, type CompressReport, reportOf, runSteps } from "./pipeline.node.ts";
-import { prove } from "./prove.node.ts";
+import { prove, proveIntegers } from "./prove.node.ts";
 import type { Step } from "./technique.ts";
 
 export interface CompressFileOptions extends CompressOptions {
@@ -55,7 +55,8 @@ export async function compressFile(
       await sizeOf(staged, { signal }),
     ];
     const [verified, [before, after]] = await both(prove(original, await loadFile(staged), options), sizes());
-    const report = reportOf(before, after, reports, verified);
+    const integer = await proveIntegers(original, await loadFile(staged), options);
+    const report = reportOf(before, after, reports, verified, integer);
     for (const name of await readdir(staging)) if (name !== basename(output)) await move(staging, name, output);
     await move(staging, basename(output), output);
     await finished.remove();

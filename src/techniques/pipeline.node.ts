@@ -2,6 +2,7 @@
 import { PareError, throwIfAborted } from "../base/error.ts";
 import { formatShape } from "../base/shape.ts";
 import type { Dataset } from "../data/dataset.ts";
+import { type IntegerReport, integerLines } from "../evaluate/integer-report.node.ts";
 import { type SizeReport, sizeOf } from "../evaluate/size.node.ts";
 import { checkModel } from "../ir/check.ts";
 import { cloneModel } from "../ir/clone.ts";
@@ -12,7 +13,7 @@ import type { Provider } from "../run/session.ts";
 import { VERSION } from "../base/version.ts";
 import { type Change, Journal, type Skip } from "./journal.ts";
 import { storeSparse } from "./prune/storage/store-sparse.ts";
-import { type Proof, prove } from "./prove.node.ts";
+import { type Proof, prove, proveIntegers } from "./prove.node.ts";
 import type { Finished } from "./finished.ts";
 import { formatStep } from "./recipe.ts";
 import type { Context, Progress, Step } from "./technique.ts";
@@ -51,6 +52,8 @@ export interface CompressReport {
   readonly ratio: number;
   readonly steps: readonly StepReport[];
   readonly verified: Proof;
+  /** Of a model that computes with integers: which operators do, which do not and why, and what makes it slow where it is. */
+  readonly integer?: IntegerReport;
   /** What a user should know: a file that grew, a proof that was partial. */
   readonly notes: readonly string[];
 }
@@ -132,7 +135,8 @@ export async function compress(
   const { model, steps: reports } = await runSteps(original, steps, options);
   const verified = await prove(original, model, options);
   const [input, result] = [await sizeOf(original), await sizeOf(model)];
-  return { model, report: reportOf(input, result, reports, verified) };
+  const integer = await proveIntegers(original, model, options);
+  return { model, report: reportOf(input, result, reports, verified, integer) };
 }
 
 /** Puts the report together and says what a user should know. */
@@ -141,12 +145,22 @@ export function reportOf(
   result: SizeReport,
   steps: readonly StepReport[],
   verified: Proof,
+  integer?: IntegerReport,
 ): CompressReport {
   const notes = verified.note === undefined ? [] : [verified.note];
+  if (integer) notes.push(...integerLines(integer));
   if (result.bytes > input.bytes + METADATA_BYTES)
     notes.push(`The result is larger than the input: ${result.bytes} bytes instead of ${input.bytes}.`);
   for (const step of steps) if (step.changed.length === 0) notes.push(`${step.technique} changed nothing.`);
-  return { input, result, ratio: input.bytes / result.bytes, steps, verified, notes };
+  return {
+    input,
+    result,
+    ratio: input.bytes / result.bytes,
+    steps,
+    verified,
+    ...(integer ? { integer } : {}),
+    notes,
+  };
 }
 
 /** Refuses a step whose needs are not met, before anything runs. */

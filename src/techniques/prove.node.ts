@@ -2,11 +2,14 @@
 import { PareError, messageOf } from "../base/error.ts";
 import { inferShapes } from "../analyse/shapes.ts";
 import type { Dataset } from "../data/dataset.ts";
+import { hasIntegerArithmetic } from "../analyse/engine-kernels.ts";
 import { fidelity } from "../evaluate/fidelity.node.ts";
+import { type IntegerReport, integerReport } from "../evaluate/integer-report.node.ts";
 import { cloneModel } from "../ir/clone.ts";
 import type { Model } from "../ir/model.ts";
 import type { Provider } from "../run/session.ts";
 import { proveLayers } from "./prove-layers.node.ts";
+import { sampleFeeds } from "./samples.ts";
 
 /** Models with more weights than this, in bytes, are proven layer by layer: running them whole could outgrow the memory. */
 const WHOLE_MODEL_BYTES = 2 ** 30;
@@ -62,6 +65,18 @@ export async function prove(original: Model, model: Model, options: ProofOptions
     });
   const { maxAbsError, sqnrDb, cosine, samples, inputs } = found;
   return { session: true, provider, maxAbsError, sqnrDb, cosine, samples, on: inputs };
+}
+
+/** What the engine runs on integers, and the time beside the original's; undefined where there are none, or the model is too large. */
+export async function proveIntegers(
+  original: Model,
+  model: Model,
+  options: ProofOptions = {},
+): Promise<IntegerReport | undefined> {
+  if (weightBytes(original) > WHOLE_MODEL_BYTES || !hasIntegerArithmetic(model)) return undefined;
+  const { provider = "cpu", threads, signal, seed = 1 } = options;
+  const [feeds] = await sampleFeeds(original, { data: options.evaluation ?? options.data, seed, signal }, 1);
+  return feeds && integerReport(original, model, feeds, { provider, threads, signal });
 }
 
 /** Throws when the original itself does not run on the inputs of the proof: then its result cannot be blamed. */

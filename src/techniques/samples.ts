@@ -14,7 +14,11 @@ export function portsOf(model: Model): Port[] {
 }
 
 /** At most `limit` samples of the data as feeds, in one batch per run; without data one run of seeded synthetic inputs. */
-export async function sampleFeeds(model: Model, context: Context, limit: number): Promise<Feeds[]> {
+export async function sampleFeeds(
+  model: Model,
+  context: Pick<Context, "data" | "seed" | "signal">,
+  limit: number,
+): Promise<Feeds[]> {
   const ports = portsOf(model);
   if (!context.data) return [syntheticFeeds(ports, { seed: context.seed, ranges: indexRanges(model) })];
   const feeds: Feeds[] = [];

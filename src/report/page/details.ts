@@ -128,6 +128,7 @@ function measurements(results: Results, entry: Entry): HTMLElement {
     h("h3", {}, "Measured"),
     h("dl", { class: "facts" }, ...rows),
     h("p", { class: "muted" }, facts.join(" ")),
+    ...(entry.notes ?? []).map((note) => h("p", {}, note)),
   );
 }
 
