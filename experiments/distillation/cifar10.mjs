@@ -5,7 +5,8 @@
  * the unpacked cifar10-jpg.tar.gz; recorded runs are skipped.
  */
 import { existsSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { costOf } from "../../dist/analyse/cost.js";
 import { openDataset } from "../../dist/data/open.node.js";
 import { loadFile } from "../../dist/ir/load.node.js";
@@ -13,7 +14,7 @@ import { saveFile } from "../../dist/ir/save.node.js";
 import { distill } from "../../dist/techniques/distill/distill.js";
 import { formatStep } from "../../dist/techniques/recipe.js";
 import { finetune } from "../../dist/techniques/tune/finetune.js";
-import { applied, errorOf, Study, studyOptions } from "./study.mjs";
+import { applied, errorOf, Study, studyOptions } from "../study.mjs";
 
 const FINETUNING = { epochs: 1, learningRate: 0.01, flip: true };
 const STUDENT = "resnet-20:width=8";
@@ -21,13 +22,14 @@ const TRAINING = { epochs: 4, learningRate: 0.1, weightDecay: 5e-4, schedule: "c
 const TEACHING = { share: 0.9, temperature: 4 };
 const SEEDS = [1, 2, 3];
 
+const folder = dirname(fileURLToPath(import.meta.url));
 const options = studyOptions();
 const { threads } = options;
 if (!options.pictures || !existsSync(options.pictures)) {
   console.error("skipped: needs the unpacked pictures, --pictures FOLDER");
   process.exit(0);
 }
-const study = new Study("cifar10", options);
+const study = new Study(folder, "cifar10", options);
 const NORM = "scale=255&mean=0.485,0.456,0.406&std=0.229,0.224,0.225";
 const train50k = await openDataset(`images:${join(options.pictures, "train")}?${NORM}`);
 const test = await openDataset(`images:${join(options.pictures, "test")}?${NORM}`);

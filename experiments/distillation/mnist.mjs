@@ -4,14 +4,15 @@
  * `node experiments/distillation/mnist.mjs [--data ../shared/data] [--runs n]` after `npm run build`; recorded runs are skipped.
  */
 import { existsSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { buildArchitecture } from "../../dist/architectures/build.js";
 import { openDataset } from "../../dist/data/open.node.js";
 import { loadFile } from "../../dist/ir/load.node.js";
 import { saveFile } from "../../dist/ir/save.node.js";
 import { distill } from "../../dist/techniques/distill/distill.js";
 import { train } from "../../dist/train/train.node.js";
-import { applied, errorOf, Study, studyOptions } from "./study.mjs";
+import { applied, errorOf, Study, studyOptions } from "../study.mjs";
 
 const TEACHER = { hidden: [1200, 1200] };
 const TEACHER_TRAINING = {
@@ -27,9 +28,10 @@ const TEMPERATURES = [2, 6, 20];
 const SEEDS = [1, 2, 3];
 const TRAINING = { epochs: 10, learningRate: 0.1, schedule: "cosine", weightDecay: 1e-4 };
 
+const folder = dirname(fileURLToPath(import.meta.url));
 const options = studyOptions();
 const { threads } = options;
-const study = new Study("mnist", options);
+const study = new Study(folder, "mnist", options);
 const train60k = await openDataset(`idx:${options.data}/mnist?split=train&scale=255`);
 const test = await openDataset(`idx:${options.data}/mnist?split=test&scale=255`);
 

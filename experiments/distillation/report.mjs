@@ -2,28 +2,13 @@
  * Tables and chart of the studies from their recorded runs: rewrites what lies between the markers of README.md and draws
  * mnist.svg. `node experiments/distillation/report.mjs` after `npm run build`; no figure in either is typed.
  */
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { deviation, mean, percent, readStudy, table, writeSection } from "../report.mjs";
 import { mnistChart } from "./chart.mjs";
-import { runsFolder } from "./study.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const percent = (share, digits = 2) => `${(100 * share).toFixed(digits)} %`;
-const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
-const deviation = (values) =>
-  Math.sqrt(values.reduce((sum, value) => sum + (value - mean(values)) ** 2, 0) / Math.max(1, values.length - 1));
-
-/** Rows of texts as a Markdown table. */
-function table(head, rows) {
-  const line = (cells) => `| ${cells.join(" | ")} |`;
-  return [line(head), line(head.map(() => "---")), ...rows.map(line)].join("\n");
-}
-
-function read(name) {
-  const file = join(runsFolder, `${name}.json`);
-  return existsSync(file) ? JSON.parse(readFileSync(file, "utf8")) : undefined;
-}
 
 /** Mean errors of one student: from labels alone (temperature null) and by temperature. */
 export function mnistStudents(rows) {
@@ -80,19 +65,15 @@ function cifarSection({ rows }) {
   return table(["network", "MACs", "accuracy on the JPEG test set", "each seed"], body) + left;
 }
 
-const readme = join(here, "README.md");
-let text = readFileSync(readme, "utf8");
 for (const [name, section] of [
   ["mnist", mnistSection],
   ["cifar10", cifarSection],
 ]) {
-  const record = read(name);
+  const record = readStudy(here, name);
   if (!record) continue;
-  const markers = new RegExp(`(<!-- ${name} -->\n)[\\s\\S]*?(<!-- end -->)`);
-  text = text.replace(markers, (_, start, end) => `${start}${section(record)}\n${end}`);
+  writeSection(here, name, section(record));
   if (name === "mnist" && mnistStudents(record.rows).length > 0) {
     const teacher = record.rows.find(({ network }) => network.startsWith("teacher")).error;
     writeFileSync(join(here, "mnist.svg"), mnistChart(mnistStudents(record.rows), teacher));
   }
 }
-writeFileSync(readme, text);

@@ -6,24 +6,21 @@
  * `npm run build`, FOLDER being the unpacked cifar10-jpg.tar.gz; recorded runs are skipped. `--part 0.01` tries the script out
  * on a part of the pictures and records nothing.
  */
-import { existsSync, mkdtempSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { costOf } from "../../dist/analyse/cost.js";
 import { buildArchitecture } from "../../dist/architectures/build.js";
-import { openDataset } from "../../dist/data/open.node.js";
-import { evaluate } from "../../dist/evaluate/evaluate.node.js";
-import { sizeOf } from "../../dist/evaluate/size.node.js";
 import { loadFile } from "../../dist/ir/load.node.js";
 import { saveFile } from "../../dist/ir/save.node.js";
 import { quantizeAware } from "../../dist/techniques/quantize-aware/quantize-aware.js";
 import { finetune } from "../../dist/techniques/tune/finetune.js";
-import { applied, Study, studyOptions } from "../distillation/study.mjs";
+import { CIFAR_NORM, judged, openCifarStudy } from "../cifar10-study.mjs";
+import { applied } from "../study.mjs";
 
 const WIDTHS = [8, 16, 32];
 const COMMON = { weightDecay: 5e-4, flip: true, crop: 4 };
-const FIRST = { ...COMMON, epochs: 5, learningRate: 0.1, schedule: "one-cycle", warmup: 0.3 };
+const FIRST = { ...COMMON, epochs: 4, learningRate: 0.1, schedule: "one-cycle", warmup: 0.3 };
 const THEN = { ...COMMON, epochs: 2, learningRate: 0.02, schedule: "cosine", warmup: 0.05 };
 const PRECISIONS = [
   ["float", finetune(THEN)],
@@ -33,28 +30,12 @@ const PRECISIONS = [
 ];
 
 const folder = dirname(fileURLToPath(import.meta.url));
-const options = studyOptions({
-  part: { type: "string", default: "1" },
-  models: { type: "string", default: join(folder, "..", "..", ".tmp", "mostly-4-bit") },
-});
+const { options, models, train, test, study } = await openCifarStudy(folder, { norm: CIFAR_NORM });
 const { threads } = options;
-const part = Number(options.part);
-if (!options.pictures || !existsSync(options.pictures)) {
-  console.error("skipped: needs the unpacked pictures, --pictures FOLDER");
-  process.exit(0);
-}
-const here = part < 1 ? mkdtempSync(join(tmpdir(), "mostly-4-bit-")) : folder;
-const models = part < 1 ? here : options.models;
-const study = new Study("cifar10", options, here);
-const NORM = "scale=255&mean=0.4914,0.4822,0.4465&std=0.247,0.2435,0.2616";
-const some = (set) => (part < 1 ? set.subset({ part: [0, part], seed: 1 }) : set);
-const train = some(await openDataset(`images:${join(options.pictures, "train")}?${NORM}`));
-const test = some(await openDataset(`images:${join(options.pictures, "test")}?${NORM}`));
 
 /** Σ macs · max(bits of weights, bits of activations): what hardware pays whose throughput doubles as bits halve. */
 const linearCost = (model) =>
   costOf(model).layers.reduce((sum, layer) => sum + layer.macs * Math.max(layer.weightBits, layer.activationBits), 0);
-const round = ({ value, low, high }) => [value, low, high].map((each) => Number(each.toFixed(5)));
 
 for (const width of WIDTHS) {
   const start = join(models, `cifar10-${width}.onnx`);
@@ -66,10 +47,7 @@ for (const width of WIDTHS) {
       }
       const { result, recipe } = await applied(await loadFile(start), step, train, options, 1);
       const path = join(models, `cifar10-${width}-${precision.replace(/[^\w]+/g, "-")}.onnx`);
-      await saveFile(result, path, { force: true });
-      const { metrics } = await evaluate(path, test, { threads });
-      const { bytes, brotliBytes, macs, bops, parameters } = await sizeOf(path);
-      const linear = linearCost(await loadFile(path));
-      return { accuracy: round(metrics.accuracy), samples: test.size, macs, bops, linear, parameters, bytes, brotliBytes, recipe };
+      const figures = await judged(result, path, test, threads);
+      return { ...figures, linear: linearCost(await loadFile(path)), recipe };
     });
 }

@@ -2,15 +2,16 @@
  * Table, charts and reading of the study from its recorded runs: rewrites what lies between the markers of README.md and draws
  * bops.svg and results.json, which `pare report` reads. `node experiments/mostly-4-bit/report.mjs` after `npm run build`.
  */
-import { readFileSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { frontSvg } from "../../dist/report/front-svg.js";
 import { dominates, paretoFront } from "../../dist/search/pareto.js";
 import { resultsJson } from "../../dist/search/results-json.js";
+import { percentWithin, readStudy, table, writeSection } from "../report.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const { rows, machine, versions, command } = JSON.parse(readFileSync(join(here, "runs", "cifar10.json"), "utf8"));
+const { rows, machine, versions, command } = readStudy(here, "cifar10");
 const OBJECTIVES = [
   { name: "bops", direction: "minimize" },
   { name: "accuracy", direction: "maximize" },
@@ -55,25 +56,20 @@ const results = {
 writeFileSync(join(here, "results.json"), resultsJson(results));
 writeFileSync(join(here, "bops.svg"), frontSvg(results, { x: "bops", y: "accuracy" }));
 
-const percent = (share) => `${(100 * share).toFixed(2)} %`;
 const mega = (count) => `${(count / 1e6).toFixed(0)} M`;
-const line = (cells) => `| ${cells.join(" | ")} |`;
 const head = ["width", "precision", "accuracy (95 % interval)", "BOPs", "linear cost", "file", "on the front"];
-const table = [
-  line(head),
-  line(head.map(() => "---")),
-  ...rows.map((row, i) =>
-    line([
-      row.width,
-      row.precision,
-      `${percent(row.accuracy[0])} (${percent(row.accuracy[1])} to ${percent(row.accuracy[2])})`,
-      mega(row.bops),
-      mega(row.linear),
-      `${(row.bytes / 1024).toFixed(0)} KiB`,
-      front.includes(i) ? "yes" : "",
-    ]),
-  ),
-].join("\n");
+const networks = table(
+  head,
+  rows.map((row, i) => [
+    row.width,
+    row.precision,
+    percentWithin(row.accuracy),
+    mega(row.bops),
+    mega(row.linear),
+    `${(row.bytes / 1024).toFixed(0)} KiB`,
+    front.includes(i) ? "yes" : "",
+  ]),
+);
 
 /** Which points of one precision are beaten by a point of another in both cost and accuracy. */
 function beaten(loser, winner, cost) {
@@ -88,12 +84,14 @@ const precisions = [...new Set(quantized.map(({ precision }) => precision))];
 const pairs = precisions.flatMap((loser) =>
   precisions.flatMap((winner) => (winner === loser ? [] : [[loser, winner]])),
 );
-const dominance = [
-  line(["networks at", "beaten by one at", "by BOPs", "by linear cost"]),
-  line(["---", "---", "---", "---"]),
-  ...pairs.map(([loser, winner]) => line([loser, winner, beaten(loser, winner, "bops"), beaten(loser, winner, "linear")])),
-].join("\n");
-const readme = join(here, "README.md");
-const section = `${table}\n\n![Accuracy over bit operations](bops.svg)\n\nBeaten: another network costs no more and is no less accurate, and better in one of the two.\n\n${dominance}`;
-const text = readFileSync(readme, "utf8");
-writeFileSync(readme, text.replace(/(<!-- cifar10 -->\n)[\s\S]*?(<!-- end -->)/, (_, a, b) => `${a}${section}\n${b}`));
+const dominance = table(
+  ["networks at", "beaten by one at", "by BOPs", "by linear cost"],
+  pairs.map(([loser, winner]) => [loser, winner, beaten(loser, winner, "bops"), beaten(loser, winner, "linear")]),
+);
+const parts = [
+  networks,
+  "![Accuracy over bit operations](bops.svg)",
+  "Beaten: another network costs no more and is no less accurate, and better in one of the two.",
+  dominance,
+];
+writeSection(here, "cifar10", parts.join("\n\n"));

@@ -3,20 +3,19 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { evaluate } from "../../dist/evaluate/evaluate.node.js";
-import { machineInfo } from "../../dist/evaluate/machine.node.js";
-import { runSteps } from "../../dist/techniques/pipeline.node.js";
-import { formatStep } from "../../dist/techniques/recipe.js";
+import { evaluate } from "../dist/evaluate/evaluate.node.js";
+import { machineInfo } from "../dist/evaluate/machine.node.js";
+import { runSteps } from "../dist/techniques/pipeline.node.js";
+import { formatStep } from "../dist/techniques/recipe.js";
 
 const here = dirname(fileURLToPath(import.meta.url));
-export const runsFolder = join(here, "runs");
 
 /** Options of every study, and its own: where data lies and models are kept, threads, how many runs to make before stopping. */
 export function studyOptions(own = {}) {
   const { values } = parseArgs({
     options: {
-      data: { type: "string", default: join(here, "..", "..", "..", "shared", "data") },
-      models: { type: "string", default: join(here, "..", "..", ".tmp", "distillation") },
+      data: { type: "string", default: join(here, "..", "..", "shared", "data") },
+      models: { type: "string", default: join(here, "..", ".tmp", "studies") },
       threads: { type: "string", default: "2" },
       runs: { type: "string", default: "1000" },
       pictures: { type: "string" },
@@ -31,14 +30,21 @@ export function studyOptions(own = {}) {
   return { ...values, threads: Number(values.threads), left: Number(values.runs) };
 }
 
-/** The raw results of a study, one row per run, in runs/<name>.json of its folder: written after every run. */
+/**
+ * The raw results of a study, one row per run, in runs/<name>.json of its folder: written after every run. Two processes may work
+ * on different runs of it at the same time.
+ */
 export class Study {
-  constructor(name, options, folder = here) {
+  constructor(folder, name, options) {
     this.file = join(folder, "runs", `${name}.json`);
     this.options = options;
-    const old = existsSync(this.file) ? JSON.parse(readFileSync(this.file, "utf8")) : undefined;
     const { versions, ...machine } = machineInfo();
-    this.record = old ?? { study: name, command: `node experiments/${basename(folder)}/${name}.mjs`, machine, versions, rows: [] };
+    this.record = { study: name, command: `node experiments/${basename(folder)}/${name}.mjs`, machine, versions, rows: [] };
+    this.#refresh();
+  }
+
+  #refresh() {
+    if (existsSync(this.file)) this.record = JSON.parse(readFileSync(this.file, "utf8"));
   }
 
   find(key) {
@@ -51,6 +57,7 @@ export class Study {
     this.options.left--;
     const started = performance.now();
     const figures = await work();
+    this.#refresh();
     const row = { ...key, ...figures, seconds: Number(((performance.now() - started) / 1000).toFixed(1)) };
     this.record.rows.push(row);
     mkdirSync(dirname(this.file), { recursive: true });
