@@ -4,6 +4,7 @@ import { mix } from "./techniques/mixed/mix.ts";
 import { restore } from "./techniques/mixed/restore.ts";
 import { pruneChannels } from "./techniques/prune/channels/prune-channels.ts";
 import { pruneGradually } from "./techniques/prune/channels/prune-gradually.ts";
+import { lottery } from "./techniques/prune/weights/lottery.ts";
 import { pruneWeights } from "./techniques/prune/weights/prune-weights.ts";
 import { storeSparse } from "./techniques/prune/storage/store-sparse.ts";
 import { cast } from "./techniques/quantize/cast.ts";
@@ -34,6 +35,7 @@ export const TECHNIQUES: ReadonlyMap<string, Technique> = new Map(
     pruneWeights,
     pruneChannels,
     pruneGradually,
+    lottery,
     storeSparse,
     recover,
     restore,

@@ -47,6 +47,7 @@ export { measureSensitivities, openBench } from "./techniques/mixed/sensitivity.
 export type { ChannelScore } from "./techniques/prune/channels/channel-scores.ts";
 export { pruneChannels } from "./techniques/prune/channels/prune-channels.ts";
 export { pruneGradually } from "./techniques/prune/channels/prune-gradually.ts";
+export { lottery } from "./techniques/prune/weights/lottery.ts";
 export { pruneWeights } from "./techniques/prune/weights/prune-weights.ts";
 export { storeSparse } from "./techniques/prune/storage/store-sparse.ts";
 export { cast } from "./techniques/quantize/cast.ts";

@@ -153,6 +153,7 @@ export interface TrainingSetting {
   readonly teaching: Teaching | undefined;
   readonly frozen?: ((name: string) => boolean) | undefined;
   readonly maskZeros?: boolean | undefined;
+  readonly maskThreshold?: number | undefined;
   readonly batchNorm?: "batch" | "frozen" | undefined;
   /** What weights obey after every step. */
   readonly projections?: readonly Projection[] | undefined;
@@ -196,6 +197,7 @@ export async function trainOn(
       validation,
       frozen: setting.frozen,
       maskZeros: setting.maskZeros,
+      maskThreshold: setting.maskThreshold,
       batchNorm: setting.batchNorm,
       projections: setting.projections,
       observe: setting.observe,
@@ -222,7 +224,7 @@ export async function trainOn(
 }
 
 /** The model, or a copy of it in that opset. */
-function inOpset(model: Model, opset: number): Model {
+export function inOpset(model: Model, opset: number): Model {
   if (model.opset >= opset) return model;
   const copy = cloneModel(model);
   convertOpset(copy, opset);

@@ -23,7 +23,7 @@ import { trainableParameters } from "./parameters.ts";
 import { halveProducts } from "./precision.ts";
 import { removeUnused } from "./remove-unused.ts";
 import { StepState } from "./step-state.ts";
-import { addUpdates, type LossScale, lossScaleState, type UpdateOptions, type UpdatePorts } from "./step-update.ts";
+import { addUpdates, type LossScale, lossScaleState, type UpdateOptions, type Updates } from "./step-update.ts";
 
 export interface StepOptions extends ObjectiveOptions, OptimizerOptions, UpdateOptions {
   /** Samples per run: every shape in the graph is fixed to it. */
@@ -84,6 +84,8 @@ export interface StepGraph {
   readonly weights: readonly string[];
   /** Trained weight to the state that holds its moving average. */
   readonly averages: ReadonlyMap<string, string>;
+  /** Trained weight to the state that holds its movement, where that is kept. */
+  readonly movements: ReadonlyMap<string, string>;
   /** Names of the states that hold the loss's scale in mixed precision and the number of steps skipped by an overflow. */
   readonly lossScale: { readonly value: string; readonly skipped: string } | undefined;
   /** First values of the state, by input name. */
@@ -199,7 +201,7 @@ function describe(
     scalars: Readonly<Record<string, Value>>;
     state: StepState;
     statistics: readonly BatchStatistics[];
-    updates: { ports: UpdatePorts; trained: readonly Value[]; averages: ReadonlyMap<string, string> };
+    updates: Updates;
     learned: readonly Value[];
     observed: readonly Value[];
     watching: Value | undefined;
@@ -225,6 +227,7 @@ function describe(
     classes: objective.classes,
     weights: [...trained, ...running, ...parts.observed].map((value) => value.name),
     averages: updates.averages,
+    movements: updates.movements,
     lossScale: parts.lossScale && { value: parts.lossScale.value.name, skipped: parts.lossScale.skipped.name },
     links: state.links,
     initialState: () => state.initial(),

@@ -30,6 +30,8 @@ export interface UpdateOptions {
   readonly averaging?: number | undefined;
   /** Weights that stay zero where their mask (bool) is false, by name: they are set to it after every step. */
   readonly masks?: ReadonlyMap<string, Tensor> | undefined;
+  /** Keeps −Σ w·∂L/∂w over the steps for each trained weight, from the weights that the step begins with; default false. */
+  readonly movements?: boolean | undefined;
   /** Applied after the optimizer, in order, then the mask. */
   readonly projections?: readonly Projection[] | undefined;
 }
@@ -65,9 +67,17 @@ export interface UpdatePorts {
   readonly averageKeep: Value | undefined;
 }
 
+export interface Updates {
+  readonly ports: UpdatePorts;
+  readonly trained: readonly Value[];
+  /** Trained weight to the state that holds its moving average, and to the one that holds its movement. */
+  readonly averages: ReadonlyMap<string, string>;
+  readonly movements: ReadonlyMap<string, string>;
+}
+
 /**
  * Adds the update of every parameter that has a gradient, and links its state. Returns the names of the inputs that it
- * needs, the parameters that it trains and the state that holds the average of each.
+ * needs, the parameters that it trains, and the states that hold the average and the movement of each.
  */
 export function addUpdates(
   s: Site,
@@ -80,7 +90,7 @@ export function addUpdates(
     readonly lossScale: LossScale | undefined;
     readonly options: UpdateOptions;
   },
-): { readonly ports: UpdatePorts; readonly trained: readonly Value[]; readonly averages: ReadonlyMap<string, string> } {
+): Updates {
   const { state, optimizer, parameters, lossScale, options } = parts;
   const { b } = s;
   const trained = parameters.filter((weight) => parts.gradients.has(weight));
@@ -104,6 +114,7 @@ export function addUpdates(
 
   const averageKeep = options.averaging === undefined ? undefined : b.input("average_keep", "float32", []);
   const averages = new Map<string, string>();
+  const movements = new Map<string, string>();
   const update = (input: Value, next: Value): void => state.link(input, go ? b.op("Where", [go, next, input]) : next);
   for (const [i, weight] of trained.entries()) {
     const shape = weight.shape as readonly number[];
@@ -111,6 +122,11 @@ export function addUpdates(
     const slots = optimizer.slots.map((slot) => state.add(`${weight.name}/${slot}`, shape));
     const weightDecay = group?.weightDecay ?? (shape.length >= 2 ? (options.weightDecay ?? 0) : 0);
     const gradient = gradients[i] as Value;
+    if (options.movements === true) {
+      const movement = state.add(`${weight.name}/movement`, shape);
+      movements.set(weight.name, movement.name);
+      update(movement, sub(s, movement, mul(s, weight, gradient)));
+    }
     const scalars = groupScalars(s, optimizer, parts.scalars, group?.rate ?? 1);
     const result = updated(s, optimizer, { weight, gradient, slots, weightDecay }, scalars);
     let next = result.weight;
@@ -132,7 +148,7 @@ export function addUpdates(
     for (const [k, slot] of slots.entries()) update(slot, result.slots[k] as Value);
   }
   if (lossScale && finite) moveLossScale(s, state, lossScale, finite, steps);
-  return { ports: { begins, steps, averageKeep }, trained, averages };
+  return { ports: { begins, steps, averageKeep }, trained, averages, movements };
 }
 
 /**

@@ -65,7 +65,7 @@ export class Stepper {
     const names = trainableParameters(model)
       .map((value) => value.name)
       .filter((name) => !options.frozen?.(name));
-    const masks = options.maskZeros === false ? undefined : await zeroMasks(model, names);
+    const masks = options.maskZeros === false ? undefined : await zeroMasks(model, names, options.maskThreshold);
     const inside = teacher !== undefined && teacherInside(model, teacher.model, options);
     const indices = termsOf(options).some(({ loss }) => loss.target === "indices");
     const mixed = options.augment !== undefined && mixes(options.augment);

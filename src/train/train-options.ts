@@ -54,6 +54,8 @@ export interface TrainOptions
   readonly minimumGain?: number | undefined;
   /** Keep zeros of weights that pruning has thinned at zero; default true. */
   readonly maskZeros?: boolean | undefined;
+  /** Share of zeros from which a weight counts as thinned; default 0.05: a few zeros are chance. */
+  readonly maskThreshold?: number | undefined;
   /** A model on the same inputs whose answers are learned too. */
   readonly teacher?: TeacherOptions | undefined;
   /** Random changes of the training samples. */
@@ -158,6 +160,7 @@ export const RUN_KEYS: readonly (keyof TrainOptions)[] = [
   "dropout",
   "precision",
   "maskZeros",
+  "maskThreshold",
   "observe",
   "augment",
   "patience",

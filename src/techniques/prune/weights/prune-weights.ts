@@ -5,17 +5,18 @@
  * fine-tuning with the zeros held.
  * Hurts: accuracy from about half of the weights on, unless it is fine-tuned. Nothing runs faster: at load, the engine makes the
  * weights dense again.
- * Needs: nothing; wanda, obd, obs, sparsegpt, taylor, fisher and sensitivity want samples.
+ * Needs: nothing; wanda, obd, obs, sparsegpt, taylor, fisher and sensitivity want samples; snip and movement need labelled ones.
  * Cost: magnitude: a few passes over the weights, in constant memory. wanda, obd: a pass of the samples through the front of the model
  * for each level of layers. obs, sparsegpt: also k³/3 operations per layer (sparsegpt: + n·k²), and the weights in memory. taylor,
- * fisher: gradients of all weights for each batch.
+ * fisher: gradients of all weights for each sample. snip, movement: a step of training for each batch.
  * Maths: keeps the elements of largest score. magnitude |w|; wanda |w|·‖x_j‖; obd w²·[XᵀX]_jj/2; obs w²/(2[H⁻¹]_jj); taylor |w·E[g]|; fisher
- * w²·E[g²]; sparsegpt: obs, with the inputs that are still to come making up for what goes; random. Compared within an output
- * (wanda's own way), a layer (local), all layers (global), or all layers after division by each layer's root mean square
- * (normalised). Shares by layer: uniform, erk (Erdős–Rényi-kernel), lamp, or sensitivity (least total error of the outputs).
+ * w²·E[g²]; sparsegpt: obs, with the inputs that are still to come making up for what goes; snip |w·g| over large batches, meant for a
+ * network that is not trained yet; movement −Σ w·g over steps of training; random. Compared within an output (wanda's own way), a
+ * layer (local), all layers (global, snip's own way), or all layers after division by each layer's root mean square (normalised). Shares by layer: uniform, erk (Erdős–Rényi-kernel), lamp, or sensitivity (least total error of the outputs).
  * Paper: Han et al. 2015 (arXiv 1506.02626); Zhu and Gupta 2017 (arXiv 1710.01878); Mishra et al. 2021 for 2:4 (arXiv 2104.08378);
  * Sun et al. 2023, Wanda (arXiv 2306.11695); Frantar and Alistarh 2023, SparseGPT (arXiv 2301.00774); Molchanov et al. 2017, Taylor
- * (arXiv 1611.06440); Theis et al. 2018, Fisher (arXiv 1801.05787); Evci et al. 2020, ERK (arXiv 1911.11134); Lee et al. 2021, LAMP (arXiv 2010.07611).
+ * (arXiv 1611.06440); Theis et al. 2018, Fisher (arXiv 1801.05787); Lee et al. 2019, SNIP (arXiv 1810.02340); Sanh et al. 2020,
+ * movement (arXiv 2005.07683); Evci et al. 2020, ERK (arXiv 1911.11134); Lee et al. 2021, LAMP (arXiv 2010.07611).
  */
 import { z } from "zod";
 import { PareError, throwIfAborted } from "../../../base/error.ts";
@@ -26,7 +27,7 @@ import { prepareConstants } from "../../prepare.ts";
 import { choices, range } from "../../search-range.ts";
 import { type TechniqueFunction, defineTechnique } from "../../technique.ts";
 import { parsePattern, reasonAgainst } from "./mask-rules.ts";
-import { GRADIENT_SCORES, INPUT_SCORES, type WeightScore } from "./scores.ts";
+import { GRADIENT_SCORES, INPUT_SCORES, STEP_SCORES, type WeightScore } from "./scores.ts";
 import { storeSparse } from "../storage/store-sparse.ts";
 import { type PruneOptions, WeightPruner } from "./weight-pruner.ts";
 
@@ -40,7 +41,7 @@ const options = z.object({
     .meta({ search: range(0.2, 0.9) }),
   score: z
     .union([
-      z.enum(["magnitude", "random", ...INPUT_SCORES, "sparsegpt", ...GRADIENT_SCORES]),
+      z.enum(["magnitude", "random", ...INPUT_SCORES, "sparsegpt", ...GRADIENT_SCORES, ...STEP_SCORES]),
       z.custom<WeightScore>((value) => typeof value === "function"),
     ])
     .default("magnitude")
@@ -49,7 +50,7 @@ const options = z.object({
     .enum(["output", "local", "global", "normalised"])
     .optional()
     .describe(
-      "scores are compared within each output, each layer, all layers, or all layers normalised; default: output for wanda, else local",
+      "scores are compared within each output, each layer, all layers, or all layers normalised; default: output for wanda, global for snip, else local",
     )
     .meta({ search: choices("local", "global") }),
   allocation: z
@@ -69,6 +70,11 @@ const options = z.object({
   samples: z.int().min(1).default(64).describe("samples for scores that read inputs or gradients, and for sensitivity"),
   length: z.int().min(2).default(128).describe("without data: tokens of each text that a decoder writes itself"),
   start: z.int().min(0).optional().describe("first token of those texts; default: drawn at random"),
+  learningRate: z
+    .number()
+    .positive()
+    .default(0.01)
+    .describe("movement: highest learning rate of its pass over the samples"),
   damping: z
     .number()
     .min(0)

@@ -15,10 +15,13 @@ export type WeightScore = (weights: Float32Array, context: ScoreContext) => Floa
 /** |w|: the larger, the more important (Han et al. 2015, arXiv 1506.02626). */
 export const magnitude: WeightScore = (weights) => weights.map(Math.abs);
 
-/** Uniform random: the baseline that any criterion must beat. Seeded, and independent of the other layers. */
+/** Uniform random: the baseline that any criterion must beat. Seeded, and independent of the other layers; what is zero already goes first. */
 export const random: WeightScore = (weights, { name, seed }) => {
   const rng = new Rng(seed).fork(name);
-  return weights.map(() => rng.uniform(Number.EPSILON, 1));
+  return weights.map((w) => {
+    const drawn = rng.uniform(Number.EPSILON, 1);
+    return w === 0 ? 0 : drawn;
+  });
 };
 
 export const WEIGHT_SCORES: Readonly<Record<"magnitude" | "random", WeightScore>> = { magnitude, random };
@@ -30,6 +33,10 @@ export type InputScore = (typeof INPUT_SCORES)[number];
 /** Criteria that read gradients of the loss. */
 export const GRADIENT_SCORES = ["taylor", "fisher"] as const;
 export type GradientScore = (typeof GRADIENT_SCORES)[number];
+
+/** Criteria that make steps of training. */
+export const STEP_SCORES = ["snip", "movement"] as const;
+export type StepScore = (typeof STEP_SCORES)[number];
 
 /**
  * Scores from one number d_j for each input j of each group: Wanda |w|·√d with d = [XᵀX]_jj (Sun et al. 2023, arXiv

@@ -29,18 +29,23 @@ import {
   type GradientScore,
   INPUT_SCORES,
   type InputScore,
+  STEP_SCORES,
+  type StepScore,
   WEIGHT_SCORES,
   type WeightScore,
   inputScores,
 } from "./scores.ts";
+import { stepScores } from "./step-scores.ts";
 import { sensitiveShares } from "./sensitivity.ts";
 import { erdosRenyi, lampScores, normalisedScores } from "./weight-allocation.ts";
 
 export interface PruneOptions extends InputOptions {
   /** Share that goes; patterns of groups set their own. */
   readonly ratio: number;
-  readonly score: "magnitude" | "random" | "sparsegpt" | InputScore | GradientScore | WeightScore;
-  /** Default: output for wanda, else local. */
+  readonly score: "magnitude" | "random" | "sparsegpt" | InputScore | GradientScore | StepScore | WeightScore;
+  /** movement: learning rate of the steps. */
+  readonly learningRate: number;
+  /** Default: output for wanda, global for snip, else local. */
   readonly scope?: "output" | "local" | "global" | "normalised" | undefined;
   readonly allocation: "uniform" | "erk" | "lamp" | "sensitivity";
 }
@@ -73,7 +78,11 @@ export class WeightPruner {
     this.#pattern = pattern;
     this.#options = options;
     this.#context = context;
-    const usual = options.score === "wanda" && pattern.kind === "free" ? "output" : "local";
+    const own = {
+      wanda: pattern.kind === "free" ? "output" : "local",
+      snip: options.allocation === "uniform" ? "global" : "local",
+    } as const;
+    const usual = own[options.score as keyof typeof own] ?? "local";
     this.#scope = options.allocation === "lamp" ? "lamp" : (options.scope ?? usual);
   }
 
@@ -90,13 +99,11 @@ export class WeightPruner {
     if (score === "magnitude" || score === "random")
       return this.#byScore(this.#sites, WEIGHT_SCORES[score], shareOf, score);
     const gradient = GRADIENT_SCORES.find((name) => name === score);
-    if (gradient) {
-      const scores = await gradientScores(this.#model, this.#sites, gradient, this.#options, this.#context);
-      const missing = this.#sites.filter(({ value }) => !scores.has(value.name));
-      await this.#plainly(missing, shareOf, gradient, () => "the loss does not depend on it");
-      const known = this.#sites.filter(({ value }) => scores.has(value.name));
-      return this.#byScore(known, (_, { name }) => scores.get(name) as Float32Array, shareOf, gradient);
-    }
+    const steps = STEP_SCORES.find((name) => name === score);
+    const known = gradient
+      ? await gradientScores(this.#model, this.#sites, gradient, this.#options, this.#context)
+      : steps && (await stepScores(this.#model, this.#sites, steps, this.#options, this.#context));
+    if (known) return this.#byKnown(known, score, shareOf);
     const reasons = new Map(
       this.#sites.map((site) => [site, whyNoInputs(site) ?? (matrixOf(site) ? undefined : "it is not a matrix")]),
     );
@@ -109,6 +116,18 @@ export class WeightPruner {
       if (input) await this.#byInputs(found, matrices, input, shareOf(found.site));
       else await this.#bySparseGpt(found, matrices, shareOf(found.site));
     });
+  }
+
+  /** By scores of each weight by its name; what has none, by magnitude. */
+  async #byKnown(
+    scores: ReadonlyMap<string, Float32Array>,
+    label: string,
+    shareOf: (site: WeightSite) => number,
+  ): Promise<void> {
+    const missing = this.#sites.filter(({ value }) => !scores.has(value.name));
+    await this.#plainly(missing, shareOf, label, () => "the loss does not depend on it");
+    const known = this.#sites.filter(({ value }) => scores.has(value.name));
+    await this.#byScore(known, (_, { name }) => scores.get(name) as Float32Array, shareOf, label);
   }
 
   /** True where each weight is pruned by itself. */
