@@ -82,7 +82,7 @@ function kernelKind(node: Node, kinds: ReadonlyMap<Value, NumberKind>): KernelKi
   if (read.has("codes")) return "integer";
   if (read.has("float")) {
     // Kernels that quantize for themselves (DynamicQuantizeMatMul) or unpack codes as they go (MatMulNBits).
-    if (/^DynamicQuantize/.test(node.opType)) return "integer";
+    if (node.opType.startsWith("DynamicQuantize")) return "integer";
     return "float";
   }
   return undefined;

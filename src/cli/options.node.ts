@@ -38,6 +38,11 @@ export function addSchemaOptions(command: Command, schema: z.ZodObject): void {
       if (on) command.option(`--no-${flag}`, `turn ${flag} off`);
       // Declaring --no-x makes commander default x to true; undefined leaves the default to the schema.
       command.setOptionValue(name, undefined);
+    } else if (
+      inner instanceof z.ZodUnion &&
+      (inner.options as z.ZodType[]).some((one) => one instanceof z.ZodBoolean)
+    ) {
+      command.option(`--${flag} [${placeholder(inner)}]`, `${description}${note}`); // alone it means true
     } else if (inner instanceof z.ZodArray) {
       command.option(`--${flag} <item...>`, `${description}${note}`);
     } else if (inner instanceof z.ZodRecord) {
@@ -65,6 +70,7 @@ function placeholder(schema: z.ZodType): string {
     return (schema.options as z.ZodType[]).map((option) => placeholder(option)).join("|");
   if (schema instanceof z.ZodLiteral) return [...schema.values].join("|");
   if (schema instanceof z.ZodNumber) return "n";
+  if (schema instanceof z.ZodBoolean) return "true|false";
   return "text";
 }
 

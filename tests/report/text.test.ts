@@ -110,6 +110,15 @@ describe("terminal", () => {
     expect(new Set(lines.slice(1, -1).map(accuracy)).size).toBe(1);
   });
 
+  it("says below the table what is to be known of an entry", () => {
+    const results = sampleResults();
+    const entries = results.entries.map((entry, i) => (i === 1 ? { ...entry, notes: ["Slower.", "Why."] } : entry));
+    const said = `${entries[1]?.label}: Slower. Why.`;
+    expect(terminalReport({ ...results, entries }, { width: 100 })).toContain(said);
+    expect(markdownReport({ ...results, entries })).toContain("Slower. Why.");
+    expect(terminalReport(results, { width: 100 })).not.toContain("Slower.");
+  });
+
   it("has no escape codes unless asked, and never those of a name", () => {
     const results = sampleResults([hostile]);
     expect(terminalReport(results, { width: 100 })).not.toContain("\u001b");

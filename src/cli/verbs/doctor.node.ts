@@ -3,7 +3,9 @@ import type { Command } from "commander";
 import { machineInfo } from "../../evaluate/machine.node.ts";
 import { loadKernels } from "../../kernels/kernels.ts";
 import { formatBytes } from "../../report/format.ts";
+import { openSession } from "../../run/open-session.node.ts";
 import { listProviders } from "../../run/providers.node.ts";
+import { productsSaturate } from "../../run/saturation.ts";
 import { formatTable } from "../format.ts";
 import { addCommonOptions, commonOptions } from "../options.node.ts";
 import { runVerb } from "../run.node.ts";
@@ -17,6 +19,7 @@ export function addDoctor(program: Command): void {
     runVerb(commonOptions(parsed).json, async () => {
       const machine = machineInfo();
       const providers = await listProviders();
+      const saturates = await productsSaturate(openSession);
       const kernels = await loadKernels().then(
         () => "work",
         (error: unknown) => String(error),
@@ -25,12 +28,16 @@ export function addDoctor(program: Command): void {
         ...Object.entries(machine.versions),
         ["processor", `${machine.cpu}, ${machine.cores} cores`],
         ["features", machine.features.join(", ") || "none known"],
+        [
+          "8-bit products",
+          saturates ? "saturate: quantize with 7-bit weights (reduce-range, the default here)" : "exact",
+        ],
         ["memory", formatBytes(machine.memoryBytes)],
         ["system", machine.platform],
         ["SIMD kernels", kernels],
         ...providers.map(({ provider, works, why }) => [`provider ${provider}`, works ? "works" : `absent: ${why}`]),
       ];
-      return { json: { machine, kernels, providers }, text: formatTable(rows) };
+      return { json: { machine, kernels, saturates, providers }, text: formatTable(rows) };
     }),
   );
 }

@@ -9,6 +9,7 @@ import type { Kernels } from "../../kernels/types.ts";
 import { SharedParts } from "../../transform/shared-source.ts";
 import type { WeightSite, WeightUse } from "../../transform/weight-sites.ts";
 import { relativeError } from "./weights/weight-codes.ts";
+import { REDUCED_HIGH } from "./reduce-range.ts";
 
 /** From this opset on the standard domain has DynamicQuantizeLinear; before, one fused operator of the engine stands for all. */
 const DYNAMIC_SINCE = 11;
@@ -64,7 +65,7 @@ export function applyIntegerProduct(
   const byRows = isStoredByRows(uses[0] as WeightUse);
   const [first = 1, second = 1] = tensor.shape;
   const [k, n] = byRows ? [second, first] : [first, second];
-  const high = options.reduceRange ? 63 : 127;
+  const high = options.reduceRange ? REDUCED_HIGH : 127;
   const error: { value: number | undefined } = { value: undefined };
   const parts = new SharedParts(
     [

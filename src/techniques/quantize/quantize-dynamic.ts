@@ -23,6 +23,7 @@ import { keepOf, keepOption } from "../keep-option.ts";
 import { prepareConstants } from "../prepare.ts";
 import { choices } from "../search-range.ts";
 import { type TechniqueFunction, defineTechnique } from "../technique.ts";
+import { reduceRangeOption, reducesRange } from "./reduce-range.ts";
 import { applyIntegerProduct, reasonAgainstInteger } from "./integer-product.ts";
 import { formatNamed } from "./weights/formats.ts";
 import { formatsOf, onlyOption } from "./weights/layer-formats.ts";
@@ -41,10 +42,7 @@ const options = z.object({
     .default(true)
     .describe("one scale per output channel instead of one per weight")
     .meta({ search: choices(true, false) }),
-  reduceRange: z
-    .boolean()
-    .default(false)
-    .describe("7-bit weights: for CPUs without integer dot products, whose 16-bit sums overflow"),
+  reduceRange: reduceRangeOption,
   activations: z
     .enum(["uint8", "int8"])
     .default("uint8")
@@ -89,6 +87,7 @@ export const quantizeDynamic: TechniqueFunction = defineTechnique({
         found: `opset ${model.opset}`,
         help: "Raise it with 'pare convert --opset 17', or use --activations uint8",
       });
+    const reduceRange = await reducesRange(chosen.reduceRange, context);
     const sites = weightSites(model);
     const formatOf = formatsOf({ layers: {}, only: chosen.only }, model, sites, "int8", journal);
     for (const [index, site] of sites.entries()) {
@@ -118,7 +117,7 @@ export const quantizeDynamic: TechniqueFunction = defineTechnique({
           journal.skip(value.name, `would not shrink: it has ${byteLength} bytes only`);
           continue;
         }
-        const result = applyIntegerProduct(model, kernels, site, chosen);
+        const result = applyIntegerProduct(model, kernels, site, { ...chosen, reduceRange });
         await eager.keep(result, byteLength);
         journal.change({
           what: value.name,

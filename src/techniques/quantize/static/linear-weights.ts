@@ -6,6 +6,7 @@ import type { Kernels } from "../../../kernels/types.ts";
 import { constantTensor } from "../../../transform/constants.ts";
 import { dequantizeInput } from "../../../transform/insert-qdq.ts";
 import { balanceOf } from "../balanced.ts";
+import { REDUCED_HIGH } from "../reduce-range.ts";
 import { relativeError } from "../weights/weight-codes.ts";
 import type { LinearNode } from "./qdq-plan.ts";
 
@@ -53,7 +54,7 @@ export async function linearCodes(
   const layout = options.perChannel
     ? { outer: weights.length / channels / inner, channels, inner }
     : { outer: 1, channels: 1, inner: weights.length };
-  const high = options.bits === 4 ? 7 : options.reduceRange ? 63 : 127;
+  const high = options.bits === 4 ? 7 : options.reduceRange ? REDUCED_HIGH : 127;
   const low = options.bits === 4 ? -8 : -high;
   const balance = options.balance ? balanceOf(linear.traits, shape, weights.length / layout.channels) : undefined;
   const result = kernels.quantizeChannels(weights, layout, { low, high, scale: options.method, balance });

@@ -44,6 +44,7 @@ import {
   type Variant,
 } from "./static-choice.ts";
 import { packNarrow } from "../pack-narrow.ts";
+import { reduceRangeOption, reducesRange } from "../reduce-range.ts";
 import { writeStatic } from "./static-model.ts";
 
 /** First opset whose DequantizeLinear takes a scale per channel. */
@@ -119,10 +120,7 @@ const options = z.object({
       "equalize the channels' ranges first (see equalize); auto: where the outputs are nearer to the original's with it",
     )
     .meta({ search: choices("auto", "never") }),
-  reduceRange: z
-    .boolean()
-    .default(false)
-    .describe("7-bit weights: for CPUs without integer dot products, whose 16-bit sums overflow"),
+  reduceRange: reduceRangeOption,
   operators: z
     .array(z.string())
     .default([])
@@ -207,12 +205,15 @@ async function variantsOf(
     (chosen.wide.includes("last") && index === linear.length - 1) ||
     wide.node(node) ||
     wide.value(weight);
+  const reduceRange = await reducesRange(chosen.reduceRange, context);
   const add = async (name: string, each: Model, entries?: Journal): Promise<void> => {
     const plan = planQdq(each, planning);
     const observed = await measure(each, plan, kernels, chosen, context);
     const codes: LinearCodes[] = [];
     for (const [index, linear] of plan.linear.entries())
-      codes.push(await linearCodes(each, kernels, linear, { ...chosen, bits: isWide(linear, index, plan) ? 8 : 4 }));
+      codes.push(
+        await linearCodes(each, kernels, linear, { ...chosen, reduceRange, bits: isWide(linear, index, plan) ? 8 : 4 }),
+      );
     made.push({ variant: { name, model: each, plan, observed, codes }, entries });
   };
   const equal = chosen.equalize === "never" ? undefined : cloneModel(model);
