@@ -63,7 +63,7 @@ async function errorWith(dot: typeof exactDot, reduceRange: boolean): Promise<nu
   const [, step] = model.graph.nodes.find(({ opType }) => opType === "QuantizeLinear")?.inputs ?? [];
   const w = (await codes?.tensor?.data()) as Int8Array;
   const s = (await scales?.tensor?.data()) as Float32Array;
-  const [scale = 1] = (await step?.tensor?.data()) as Float32Array;
+  const scale = ((await step?.tensor?.data()) as Float32Array)[0] as number;
   const floats = (await product().graph.initializers.get("w")?.tensor?.data()) as Float32Array;
   const x = samples();
   let [difference, size] = [0, 0];
@@ -113,7 +113,8 @@ async function saturatingEngine(model: Model, options: SessionOptions = {}): Pro
   const [, b] = model.graph.nodes[0]?.inputs ?? [];
   const w = (await b?.tensor?.data()) as Int8Array;
   return {
-    ...{ inputs: session.inputs, outputs: session.outputs },
+    inputs: session.inputs,
+    outputs: session.outputs,
     time: (feeds, times) => session.time(feeds, times),
     resident: (state, links) => session.resident(state, links),
     close: () => session.close(),
