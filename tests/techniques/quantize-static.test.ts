@@ -174,7 +174,7 @@ describe("fitting to the original", () => {
       const { model: result } = await runTechnique(
         quantize,
         model,
-        { ...options, to: "int4", wide: ["last"], fit: "none" },
+        { ...options, to: "int4", layers: { "op:Gemm": "int8" }, fit: "none" },
         samples(),
       );
       const kernels = [...result.graph.initializers.values()].filter(({ name }) => name.endsWith(".packed"));

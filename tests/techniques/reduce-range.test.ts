@@ -63,7 +63,8 @@ async function errorWith(dot: typeof exactDot, reduceRange: boolean): Promise<nu
   const [, step] = model.graph.nodes.find(({ opType }) => opType === "QuantizeLinear")?.inputs ?? [];
   const w = (await codes?.tensor?.data()) as Int8Array;
   const s = (await scales?.tensor?.data()) as Float32Array;
-  const scale = ((await step?.tensor?.data()) as Float32Array)[0] as number;
+  const steps = (await step?.tensor?.data()) as Float32Array;
+  const scale = steps[0] as number;
   const floats = (await product().graph.initializers.get("w")?.tensor?.data()) as Float32Array;
   const x = samples();
   let [difference, size] = [0, 0];

@@ -6,7 +6,7 @@ import type { Model } from "../../ir/model.ts";
 import { specOf } from "../../ops/registry.ts";
 import type { Traits } from "../../ops/spec.ts";
 import { foldAffine } from "../../transform/fold-affine.ts";
-import { planQdq } from "../quantize/static/qdq-plan.ts";
+import { keepReason, planQdq } from "../quantize/static/qdq-plan.ts";
 
 /** Bits of what lies between the layers: sums, pooled images, what a residual connection carries. */
 export const STREAM_BITS = 8;
@@ -60,7 +60,7 @@ export async function planAware(model: Model, keep: Keep): Promise<AwarePlan> {
   for (const { linear, output } of (await foldAffine(folded)).folded)
     valueOf.set(linear.outputs[0] as Value, valueOf.get(output) as Value);
   const plan = planQdq(folded, {
-    isKept: (node) => keep.node(node) || node.inputs.some((input) => input?.tensor !== undefined && keep.value(input)),
+    reasonToKeep: keepReason(keep),
     operators: undefined,
   });
 

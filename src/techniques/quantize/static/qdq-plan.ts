@@ -1,5 +1,5 @@
 /** Chooses what runs in int8: which operators, which activations are quantized, and which share one grid. */
-import { nameOf } from "../../../analyse/keep.ts";
+import { type Keep, nameOf } from "../../../analyse/keep.ts";
 import type { Node, Value } from "../../../ir/graph.ts";
 import type { Model } from "../../../ir/model.ts";
 import { specOf } from "../../../ops/registry.ts";
@@ -30,9 +30,18 @@ export interface QdqPlan {
 }
 
 export interface QdqPlanOptions {
-  readonly isKept: (node: Node) => boolean;
+  /** Why an operator shall stay in floating point; undefined where it need not. */
+  readonly reasonToKeep: (node: Node) => string | undefined;
   /** Operator types to quantize; undefined: all that the engine runs on int8. */
   readonly operators: ReadonlySet<string> | undefined;
+}
+
+/** Keeps what a user's patterns name: operators, and those that read a named weight. */
+export function keepReason(keep: Keep): QdqPlanOptions["reasonToKeep"] {
+  return (node) =>
+    keep.node(node) || node.inputs.some((input) => input?.tensor !== undefined && keep.value(input))
+      ? "kept"
+      : undefined;
 }
 
 /** Non-linear operators that gain nothing from, or lose too much by, 8 bits. */
@@ -53,8 +62,9 @@ export function planQdq(model: Model, options: QdqPlanOptions): QdqPlan {
     const traits = spec?.traits;
     if (!spec || !traits?.quantizable) continue;
     if (options.operators && !options.operators.has(node.opType)) continue;
-    if (options.isKept(node)) {
-      if (traits.linear) skipped.push({ what: nameOf(node), why: "kept" });
+    const kept = options.reasonToKeep(node);
+    if (kept !== undefined) {
+      if (traits.linear) skipped.push({ what: nameOf(node), why: kept });
       continue;
     }
     const output = node.outputs[0];

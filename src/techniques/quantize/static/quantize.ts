@@ -13,7 +13,7 @@
  *   fit: Nagel et al. 2019 (arXiv 1906.04721), 2020 (arXiv 2004.10568), Li et al. 2021 (arXiv 2102.05426).
  */
 import { z } from "zod";
-import { type Keep, nameOf } from "../../../analyse/keep.ts";
+import { nameOf } from "../../../analyse/keep.ts";
 import { PareError } from "../../../base/error.ts";
 import type { Dataset } from "../../../data/dataset.ts";
 import { cloneModel } from "../../../ir/clone.ts";
@@ -34,7 +34,7 @@ import { EQUALIZE, equalizeModel } from "./equalize.ts";
 import { fitUnits } from "./fit-units.ts";
 import { foldLayers } from "./fold-layers.ts";
 import { type LinearCodes, linearCodes } from "./linear-weights.ts";
-import { type LinearNode, type QdqPlan, type QdqPlanOptions, planQdq } from "./qdq-plan.ts";
+import { keepReason, type QdqPlan, type QdqPlanOptions, planQdq } from "./qdq-plan.ts";
 import {
   type Choice,
   chooseStatic,
@@ -45,7 +45,9 @@ import {
 } from "./static-choice.ts";
 import { packNarrow } from "../pack-narrow.ts";
 import { reduceRangeOption, reducesRange } from "../reduce-range.ts";
+import { STATIC_FORMATS, type StaticFormats, staticFormats } from "./static-formats.ts";
 import { writeStatic } from "./static-model.ts";
+import { endsOptionOf, layersOptionOf, onlyOption } from "../weights/layer-formats.ts";
 
 /** First opset whose DequantizeLinear takes a scale per channel. */
 const PER_CHANNEL_OPSET = 13;
@@ -67,12 +69,9 @@ const options = z.object({
       "integers of the weights; those of activations have 8 bits. int4 is packed in the file and runs on the int8 kernels",
     )
     .meta({ search: choices("int8", "int4") }),
-  wide: z
-    .array(z.string())
-    .default([])
-    .describe(
-      "layers whose weights stay int8 in an int4 model (named as for keep); first and last stand for the first and the last layer",
-    ),
+  layers: layersOptionOf(STATIC_FORMATS),
+  ends: endsOptionOf(STATIC_FORMATS),
+  only: onlyOption,
   fit: z
     .enum(["none", "biases", "layers", "blocks"])
     .default("none")
@@ -138,14 +137,17 @@ export const quantize: TechniqueFunction = defineTechnique({
   async run(model, chosen, context) {
     const { journal } = context;
     await prepare(model, chosen.fold, context);
-    const planning = planOptions(keepOf(chosen.keep, model, journal), chosen);
+    const operators = chosen.operators.length > 0 ? new Set(chosen.operators) : undefined;
+    const kept: QdqPlanOptions = { reasonToKeep: keepReason(keepOf(chosen.keep, model, journal)), operators };
+    const formats = staticFormats(model, chosen, kept, journal);
+    const planning: QdqPlanOptions = { reasonToKeep: formats.reasonToKeep, operators };
     const plan = planQdq(model, planning);
     for (const { what, why } of plan.skipped) journal.skip(what, why);
     for (const inner of model.graph.nodes)
       if (inner.subgraphs().next().value) journal.skip(nameOf(inner), "operators inside subgraphs are not calibrated");
     if (plan.linear.length === 0) return model;
     const { calibrate, choose } = splitCalibration(dataOf(context), context.seed);
-    const variants = await variantsOf(model, chosen, planning, { ...context, data: calibrate });
+    const variants = await variantsOf(model, chosen, { planning, formats }, { ...context, data: calibrate });
     const ranges = chosen.calibration === "auto" ? RANGES : [{ ...chosen, calibration: chosen.calibration }];
     const best = await chooseStatic(
       variants.map(({ variant }) => variant),
@@ -189,31 +191,18 @@ export const quantize: TechniqueFunction = defineTechnique({
 async function variantsOf(
   model: Model,
   chosen: z.output<typeof options>,
-  planning: QdqPlanOptions,
+  { planning, formats }: { readonly planning: QdqPlanOptions; readonly formats: StaticFormats },
   context: Context,
 ): Promise<{ variant: Variant; entries: Journal | undefined }[]> {
   const kernels = await loadKernels();
   const made: { variant: Variant; entries: Journal | undefined }[] = [];
-  const wide = keepOf(
-    chosen.wide.filter((name) => name !== "first" && name !== "last"),
-    model,
-    new Journal(),
-  );
-  const isWide = ({ node, weight }: LinearNode, index: number, { linear }: QdqPlan): boolean =>
-    chosen.to === "int8" ||
-    (chosen.wide.includes("first") && index === 0) ||
-    (chosen.wide.includes("last") && index === linear.length - 1) ||
-    wide.node(node) ||
-    wide.value(weight);
   const reduceRange = await reducesRange(chosen.reduceRange, context);
   const add = async (name: string, each: Model, entries?: Journal): Promise<void> => {
     const plan = planQdq(each, planning);
     const observed = await measure(each, plan, kernels, chosen, context);
     const codes: LinearCodes[] = [];
-    for (const [index, linear] of plan.linear.entries())
-      codes.push(
-        await linearCodes(each, kernels, linear, { ...chosen, reduceRange, bits: isWide(linear, index, plan) ? 8 : 4 }),
-      );
+    for (const linear of plan.linear)
+      codes.push(await linearCodes(each, kernels, linear, { ...chosen, reduceRange, ...formats.weightsOf(linear) }));
     made.push({ variant: { name, model: each, plan, observed, codes }, entries });
   };
   const equal = chosen.equalize === "never" ? undefined : cloneModel(model);
@@ -245,13 +234,6 @@ function noteChoice(journal: Journal, { variant, ranges, error }: Choice, of: nu
   journal.note(
     `Channels ${variant.name}, ranges by ${calibration}${calibration === "percentile" ? ` ${percentile}` : ""}: outputs differ by ${(100 * (error ?? 0)).toPrecision(2)} % of their size on calibration samples, the least of ${of} choices.`,
   );
-}
-
-function planOptions(keep: Keep, chosen: z.output<typeof options>): QdqPlanOptions {
-  return {
-    isKept: (node) => keep.node(node) || node.inputs.some((input) => input?.tensor !== undefined && keep.value(input)),
-    operators: chosen.operators.length > 0 ? new Set(chosen.operators) : undefined,
-  };
 }
 
 /** Plain layers at an opset that knows per-channel scales. */

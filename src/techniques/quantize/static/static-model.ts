@@ -12,7 +12,6 @@ import type { Grid } from "./range-search.ts";
 
 export interface StaticOptions {
   readonly activations: "uint8" | "int8";
-  readonly perChannel: boolean;
 }
 
 /** Where a value of the float model is in the quantized one. */
@@ -32,15 +31,16 @@ export function writeStatic(
   plan: QdqPlan,
   codes: readonly LinearCodes[],
   grids: ReadonlyMap<Value, Grid>,
-  { activations, perChannel }: StaticOptions,
+  { activations }: StaticOptions,
   journal?: Journal,
 ): ReadonlyMap<string, WrittenValue> {
   for (const [index, linear] of plan.linear.entries()) {
     const grid = grids.get(linear.node.inputs[0] as Value);
-    const result = insertLinear(model, linear, codes[index] as LinearCodes, grid?.scale ?? 1);
+    const own = codes[index] as LinearCodes;
+    const result = insertLinear(model, linear, own, grid?.scale ?? 1);
     journal?.change({
       what: nameOf(linear.node),
-      how: `weights int8 ${perChannel ? "per channel" : "per tensor"}, input ${activations} over ${describe(grid)}`,
+      how: `weights ${describeWeights(own)}, input ${activations} over ${describe(grid)}`,
       ...result,
     });
   }
@@ -65,6 +65,11 @@ export function writeStatic(
       return before ? [[name, { before, after, low, high } as WrittenValue] as const] : [];
     }),
   );
+}
+
+function describeWeights({ high, layout }: LinearCodes): string {
+  const bits = high <= 7 ? "int4" : high < 127 ? "int8 in 7 bits" : "int8";
+  return `${bits} ${layout.channels > 1 ? "per channel" : "per tensor"}`;
 }
 
 function describe(grid: Grid | undefined): string {

@@ -3,57 +3,77 @@ import { z } from "zod";
 import { matchKeep } from "../../../analyse/keep.ts";
 import type { Node, Value } from "../../../ir/graph.ts";
 import type { Model } from "../../../ir/model.ts";
-import type { WeightSite } from "../../../transform/weight-sites.ts";
 import { keepOf } from "../../keep-option.ts";
 import type { Journal } from "../../journal.ts";
 import { WEIGHT_FORMATS, type WeightFormat } from "./formats.ts";
 
 /** Pattern → format, in one vocabulary with `keep`; texts are written `pattern=format`. */
-export const layersOption: z.ZodDefault<z.ZodRecord<z.ZodString, z.ZodEnum<{ [Name in WeightFormat]: Name }>>> = z
-  .record(
-    z.string(),
-    z.enum(WEIGHT_FORMATS, {
-      error: ({ input }) => `No format '${String(input)}': one of ${WEIGHT_FORMATS.join(", ")}`,
-    }),
-  )
-  .default({})
-  .describe(
-    "formats of single layers or tensors, pattern=format, patterns as in keep; the last one that matches decides; float leaves alone",
-  );
+export type LayersOption<Format extends string> = z.ZodDefault<
+  z.ZodRecord<z.ZodString, z.ZodEnum<{ [Name in Format]: Name }>>
+>;
 
-/** Format of the first and the last layers. */
-export const endsOption: z.ZodOptional<z.ZodEnum<{ [Name in WeightFormat]: Name }>> = z
-  .enum(WEIGHT_FORMATS)
-  .optional()
-  .describe("format of the first and last layers (int8 inside of a 4-bit network is a good choice); default: as all");
+/** The option for the formats that a technique knows. */
+export function layersOptionOf<Format extends string>(formats: readonly Format[]): LayersOption<Format> {
+  return z
+    .record(
+      z.string(),
+      z.enum(formats, { error: ({ input }) => `No format '${String(input)}': one of ${formats.join(", ")}` }),
+    )
+    .default({})
+    .describe(
+      "formats of single layers or tensors, pattern=format, patterns as in keep; the last one that matches decides; float leaves alone",
+    ) as LayersOption<Format>;
+}
+
+export const layersOption: LayersOption<WeightFormat> = layersOptionOf(WEIGHT_FORMATS);
+
+/** Format of the first and the last layers, of those that a technique knows. */
+export type EndsOption<Format extends string> = z.ZodOptional<z.ZodEnum<{ [Name in Format]: Name }>>;
+
+export function endsOptionOf<Format extends string>(formats: readonly Format[]): EndsOption<Format> {
+  return z
+    .enum(formats)
+    .optional()
+    .describe(
+      "format of the first and last layers (int8 inside of a 4-bit network is a good choice); default: as all",
+    ) as EndsOption<Format>;
+}
+
+export const endsOption: EndsOption<WeightFormat> = endsOptionOf(WEIGHT_FORMATS);
 
 export const onlyOption: z.ZodDefault<z.ZodArray<z.ZodString>> = z
   .array(z.string())
   .default([])
   .describe("key layers: patterns as in keep; all other layers stay as they are");
 
-export interface LayerFormats {
-  readonly layers: Readonly<Record<string, WeightFormat>>;
-  readonly ends?: WeightFormat | undefined;
+export interface LayerFormats<Format extends string = WeightFormat> {
+  readonly layers: Readonly<Record<string, Format>>;
+  readonly ends?: Format | undefined;
   readonly only: readonly string[];
 }
 
+/** A weight and the operators that read it. */
+export interface LayerSite {
+  readonly value: Value;
+  readonly uses: readonly { readonly node: Node }[];
+}
+
 /** The format of a weight and what decided it, for the journal; patterns that match nothing are noted there. */
-export function formatsOf(
-  { layers, ends, only }: LayerFormats,
+export function formatsOf<Format extends string = WeightFormat>(
+  { layers, ends, only }: LayerFormats<Format>,
   model: Model,
-  sites: readonly WeightSite[],
-  fallback: WeightFormat,
+  sites: readonly LayerSite[],
+  fallback: NoInfer<Format>,
   journal: Journal,
-): (site: WeightSite) => { readonly format: WeightFormat; readonly why: string } {
-  const named = Object.entries(layers).map(([pattern, format]) => {
+): (site: LayerSite) => { readonly format: Format | "float"; readonly why: string } {
+  const named = (Object.entries(layers) as [string, Format][]).map(([pattern, format]) => {
     const match = matchKeep([pattern], model);
     for (const warning of match.warnings) journal.note(warning.replace(/^keep/, "layers"));
     return { match, format, pattern };
   });
   const key = keepOf(only, model, journal);
   const outermost = ends === undefined ? undefined : endLayers(model, sites);
-  const touches = (match: ReturnType<typeof matchKeep>, { value, uses }: WeightSite): boolean =>
+  const touches = (match: ReturnType<typeof matchKeep>, { value, uses }: LayerSite): boolean =>
     match.value(value) || uses.some(({ node }) => match.node(node));
   return (site) => {
     const own = named.findLast(({ match }) => touches(match, site));
@@ -66,7 +86,7 @@ export function formatsOf(
 }
 
 /** Operators with weights that no other operator with weights comes before, or behind. */
-export function endLayers(model: Model, sites: readonly WeightSite[]): ReadonlySet<Node> {
+export function endLayers(model: Model, sites: readonly LayerSite[]): ReadonlySet<Node> {
   const layers = new Set(sites.flatMap(({ uses }) => uses.map(({ node }) => node)));
   const ends = new Set<Node>();
   // A node with subgraphs counts as one: with all that is inside, and all that is captured.
