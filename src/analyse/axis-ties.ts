@@ -1,7 +1,7 @@
 /** Which axes of a model's values are one axis: names of the operators' terms joined over the whole graph, with what freezes them. */
 import type { Graph, Node, Value } from "../ir/graph.ts";
 import type { Model } from "../ir/model.ts";
-import { type Axis, type AxesTerms, axesOf } from "../ops/axes.ts";
+import { type Axis, type AxesTerms, axesOf, partsOfMerge } from "../ops/axes.ts";
 import { specOf } from "../ops/registry.ts";
 import type { Dim } from "../base/shape.ts";
 import { nameOf } from "./keep.ts";
@@ -91,6 +91,18 @@ export class AxisTies {
     this.#heads.add(id);
   }
 
+  /** An axis of heads that is made of others (queries that share keys, heads of a batch) makes heads of them. */
+  spreadHeads(): void {
+    const merges = this.compounds.filter(({ kind }) => kind === "merge");
+    for (let before = -1; before !== this.#heads.size; ) {
+      before = this.#heads.size;
+      const roots = new Set([...this.#heads].map((id) => this.root(id)));
+      for (const { whole, parts } of merges)
+        if (roots.has(this.root(whole)))
+          for (const part of parts) if (typeof part === "number" && !roots.has(this.root(part))) this.head(part);
+    }
+  }
+
   size(id: number): number | undefined {
     return this.#size[this.root(id)];
   }
@@ -148,6 +160,7 @@ export function tieAxes(model: Model): AxisTies {
     }
   };
   walk(model.graph);
+  ties.spreadHeads();
   return ties;
 }
 
@@ -220,8 +233,13 @@ function tieTerms(ties: AxisTies, node: Node, terms: AxesTerms, where: string, i
   const sizes = solveSizes(places, terms.sizes);
   const ids = new Map<string, number>();
   const idOf = (name: string): number => {
-    let id = ids.get(name);
-    if (id === undefined) ids.set(name, (id = ties.virtual(sizes.get(name))));
+    const known = ids.get(name);
+    if (known !== undefined) return known;
+    const merged = partsOfMerge(name);
+    const size = merged?.map((part) => sizes.get(part) ?? Number.NaN).reduce((a, b) => a * b, 1) ?? sizes.get(name);
+    const id = ties.virtual(Number.isNaN(size) ? undefined : size);
+    ids.set(name, id);
+    if (merged) ties.compounds.push({ kind: "merge", whole: id, parts: merged.map(idOf), where });
     return id;
   };
   const uses = new Map<string, Place[]>();
@@ -230,8 +248,13 @@ function tieTerms(ties: AxisTies, node: Node, terms: AxesTerms, where: string, i
     const id = ties.of(place.value, place.axis);
     if (term.kind === "free" && place.value.shape?.[place.axis] !== 1) ties.freeze(id, `${where} does not follow it`);
     const names =
-      term.kind === "name" ? [term.name] : "parts" in term ? term.parts.filter((part) => !isNumber(part)) : [];
-    for (const name of new Set(names)) uses.set(name, [...(uses.get(name) ?? []), place]);
+      term.kind === "name"
+        ? [term.name]
+        : "parts" in term
+          ? term.parts.flatMap((part) => partsOfMerge(part) ?? part)
+          : [];
+    for (const name of new Set(names.filter((each) => !isNumber(each))))
+      uses.set(name, [...(uses.get(name) ?? []), place]);
     if (term.kind === "name") ties.join(idOf(term.name), id, where);
     else if (term.kind === "merge" || term.kind === "concat") {
       const parts = term.parts.map((part) => (isNumber(part) ? { size: Number(part) } : idOf(part)));
@@ -240,6 +263,7 @@ function tieTerms(ties: AxisTies, node: Node, terms: AxesTerms, where: string, i
   }
   for (const [name, all] of uses) {
     const mark = terms.marks.get(name);
+    if (mark === "heads") ties.head(idOf(name));
     if (mark === "fixed") ties.freeze(idOf(name), `${where} needs all of it`);
     else if (mark === "mixed") ties.mix(idOf(name), `${where} computes with all of it`);
     else if (mark === undefined && all.length === 1 && all[0]?.term.kind === "name")

@@ -5,7 +5,8 @@ import { specOf } from "../ops/registry.ts";
 import type { Weight } from "../ops/spec.ts";
 import { type AxisClass, type AxisTies, tieAxes } from "./axis-ties.ts";
 import { nameOf } from "./keep.ts";
-import { type TiedPositions, tiePositions } from "./positions.ts";
+import { type FamilyKind, isStored, kindOf } from "./group-kinds.ts";
+import { type GroupedQueries, type TiedPositions, tiePositions } from "./positions.ts";
 
 /** What goes of one axis of one value. */
 export interface GroupMember {
@@ -27,7 +28,7 @@ export interface Group {
 export interface Family {
   /** The first layer that makes these channels. */
   readonly name: string;
-  readonly kind: "channels" | "heads" | "units";
+  readonly kind: FamilyKind;
   readonly groups: readonly Group[];
   /** Readings of weights that have these channels as outputs, and as inputs that are summed over. */
   readonly producers: readonly WeightAxis[];
@@ -56,7 +57,14 @@ export interface FrozenChannels {
   readonly reason: string;
 }
 
+export interface GroupOptions {
+  /** How heads of queries that share a head of keys go; default: together, with that head. */
+  readonly queries?: GroupedQueries | undefined;
+}
+
 export interface ChannelGroups {
+  /** What they were found with. */
+  readonly options: GroupOptions;
   readonly families: readonly Family[];
   readonly frozen: readonly FrozenChannels[];
   /** The axes that are tied with this one, or undefined where the value is not part of the graph. */
@@ -73,17 +81,17 @@ export function membersOf(group: Group): GroupMember[] {
  * initializers and the inputs' sizes known where channels depend on them; shapes are inferred and written on the values.
  * Needs no weights: tensors are not read.
  */
-export function channelGroups(model: Model): ChannelGroups {
+export function channelGroups(model: Model, options: GroupOptions = {}): ChannelGroups {
   const ties = tieAxes(model);
   const classes = ties.classes();
-  const positions = tiePositions(ties, classes);
+  const positions = tiePositions(ties, classes, options.queries);
   const axisOf = (value: Value, axis: number): AxisClass | undefined => {
     const id = ties.find(value, axis);
     return id === undefined ? undefined : classes.get(ties.root(id));
   };
   const weights = weightAxes(model, ties, classes);
-  const families = familiesOf(positions, classes, weights);
-  return { families, frozen: frozenChannels(positions, weights, families), axisOf };
+  const families = familiesOf(model, positions, classes, weights);
+  return { options, families, frozen: frozenChannels(positions, weights, families), axisOf };
 }
 
 interface WeightUse extends WeightAxis {
@@ -101,7 +109,7 @@ function weightAxes(
     const list = specOf(node, model.opsets.get(node.domain) ?? 1)?.weights ?? [];
     for (const weight of typeof list === "function" ? list(node) : list) {
       const value = node.inputs[weight.input];
-      if (!value?.shape || !isLearned(value)) continue;
+      if (!value?.shape || !isStored(value)) continue;
       const isKernel = weight.role === "kernel" || weight.role === "table";
       for (const axis of value.shape.keys()) {
         const id = ties.find(value, axis);
@@ -120,14 +128,8 @@ function isProducer(weight: Weight, axis: number): boolean {
   return weight.role === "table" ? axis !== weight.channelAxis : axis === weight.channelAxis;
 }
 
-/** A stored number, or one that is computed from stored ones alone (unpacked, dequantized, transposed). */
-function isLearned(value: Value): boolean {
-  if (value.tensor) return true;
-  const inputs = value.producer?.inputs.filter((input) => input !== undefined) ?? [];
-  return inputs.length > 0 && inputs.every((input) => isLearned(input as Value));
-}
-
 function familiesOf(
+  model: Model,
   positions: TiedPositions,
   classes: ReadonlyMap<number, AxisClass>,
   weights: ReadonlyMap<AxisClass, readonly WeightUse[]>,
@@ -165,7 +167,7 @@ function familiesOf(
       const named = of("producer")[0] ?? uses[0];
       return {
         name: named ? nameOf(named.node) : "?",
-        kind: family.axes.some((axis) => axis.isHeads) ? "heads" : isRecurrent(named) ? "units" : "channels",
+        kind: kindOf(model, { axes: family.axes, producers: of("producer"), consumers: of("consumer") }),
         groups: family.groups,
         producers: of("producer"),
         consumers: of("consumer"),
@@ -174,11 +176,6 @@ function familiesOf(
       };
     }),
   );
-}
-
-function isRecurrent(use: WeightUse | undefined): boolean {
-  // A recurrent kernel has its units on both axes.
-  return use !== undefined && use.weight.channelAxis === 1 && use.value.shape?.length === 3;
 }
 
 /** Families of one layer (parts of its channels are tied to different things) are told apart by a letter. */

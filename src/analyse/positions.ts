@@ -13,15 +13,23 @@ export interface TiedPositions {
   readonly frozen: ReadonlyMap<number, string>;
 }
 
+/** How heads of queries that share a head of keys go: with that head, or one (the same) of each head's. */
+export type GroupedQueries = "together" | "evenly";
+
 /** An axis with more positions (sound; the largest vocabularies have fewer) is held as a whole. */
 const MAX_POSITIONS = 1 << 18;
 
 /**
  * Lays out every class of known size and ties positions of compounds: concatenations by their offsets, a merged axis with
  * one of its parts, its carrier, so that position i·m + j goes with position i (or j) of it; the other parts keep their
- * sizes. The carrier is the axis of heads, else one that is not computed together, else the longest, else the innermost.
+ * sizes. The carrier is the axis of heads, else one that is not computed together, else the longest, else the innermost. Where
+ * several axes are heads (those of keys, and the queries that share one) `queries` says which comes first.
  */
-export function tiePositions(ties: AxisTies, classes: ReadonlyMap<number, AxisClass>): TiedPositions {
+export function tiePositions(
+  ties: AxisTies,
+  classes: ReadonlyMap<number, AxisClass>,
+  queries: GroupedQueries = "together",
+): TiedPositions {
   const offset = new Map<number, number>();
   const laid: AxisClass[] = [];
   let total = 0;
@@ -72,16 +80,15 @@ export function tiePositions(ties: AxisTies, classes: ReadonlyMap<number, AxisCl
       }
       continue;
     }
-    const carrier = carrierOf(parts as AxisClass[]);
+    const carrier = carrierOf(parts as AxisClass[], queries);
     for (const [i, part] of (parts as AxisClass[]).entries())
       if (i !== carrier && part.size !== 1)
         freeze(part, `${compound.where} merges it with another axis, which is the one that shrinks`);
     const own = parts[carrier] as AxisClass | undefined;
     if (!own) {
-      const longest = (parts as AxisClass[]).reduce((best, part) =>
-        (part.size ?? 0) > (best.size ?? 0) ? part : best,
-      );
-      freeze(whole, longest.frozen ?? `${compound.where} merges axes of which none can shrink`);
+      const weightOf = ({ isHeads, size }: AxisClass): number => (size === 1 ? 0 : isHeads ? whole.size : size) ?? 0;
+      const first = (parts as AxisClass[]).reduce((best, part) => (weightOf(part) > weightOf(best) ? part : best));
+      freeze(whole, first.frozen ?? `${compound.where} merges axes of which none can shrink`);
       continue;
     }
     const inner = sizes.slice(carrier + 1).reduce((a, b) => a * b, 1);
@@ -118,12 +125,13 @@ function compoundsInOrder(ties: AxisTies): Compound[] {
 }
 
 /** Index of the part that shrinks when the merged axis does; -1 if none can. */
-function carrierOf(parts: readonly AxisClass[]): number {
+function carrierOf(parts: readonly AxisClass[], queries: GroupedQueries): number {
   let best = -1;
-  const rank = (part: AxisClass): number[] => [part.isHeads ? 1 : 0, part.mixed === undefined ? 1 : 0, part.size ?? 0];
+  const rank = (part: AxisClass, at: number): number[] =>
+    part.isHeads ? [1, queries === "together" ? -at : at] : [0, part.mixed === undefined ? 1 : 0, part.size ?? 0];
   for (const [i, part] of parts.entries()) {
     if (part.frozen !== undefined || part.size === 1) continue;
-    const [own, other] = [rank(part), best < 0 ? [] : rank(parts[best] as AxisClass)];
+    const [own, other] = [rank(part, i), best < 0 ? [] : rank(parts[best] as AxisClass, best)];
     const first = own.findIndex((value, j) => value !== other[j]);
     if (best < 0 || first < 0 || (own[first] as number) > (other[first] as number)) best = i;
   }

@@ -9,8 +9,8 @@ import {
 } from "./lowered/attention.ts";
 import { lowerEmbedding } from "./lowered/embedding.ts";
 import { lowerMicrosoftRotary, lowerRotary } from "./lowered/rotary.ts";
-import { narrowHeads } from "./narrow.ts";
-import type { Axes, Cost, Infer, InferContext, OpSpec, ValueType } from "./spec.ts";
+import { type Narrow, narrowHeads } from "./narrow.ts";
+import type { Axes, Cost, Infer, InferContext, Lower, OpSpec, ValueType } from "./spec.ts";
 import { add, floorDivide, maximum, multiply } from "./symbolic.ts";
 
 /** Key and value of the past, joined with the present along the sequence: (…, past, size) gives (…, past + length, size). */
@@ -53,12 +53,29 @@ const packedCost: Cost = ({ inputs, outputs }) => {
   };
 };
 
-/** Heads are what can go; their width is in the scale of the scores. Uneven sizes of q, k and v are not followed. */
+/** Heads are what can go; their width is in the scale of the scores. */
 const packedAxes: Axes = (node) => {
-  if (node.ints("qkv_hidden_sizes") || node.inputs.length > 5) return undefined;
+  if (node.inputs.length > 6) return undefined;
   const heads = node.int("num_heads", 1);
+  const sizes = node.ints("qkv_hidden_sizes");
   const mask = (node.inputs[3]?.shape ?? []).map(() => "_").join(" ");
-  return `b s i, i (t:3# h:${heads} d#), (t h d), ${mask}, _ b h p d -> b s (h d), _ b h u d`;
+  const scores = node.inputs[5]?.shape?.[1] === 1 ? "_ _ _ _" : "_ h _ _";
+  const rest = `${mask}, _ b h p d${node.inputs[5] ? `, ${scores}` : ""}`;
+  if (!sizes) return `b s i, i (t:3# h:${heads}@ d#), (t h d), ${rest} -> b s (h d), _ b h u d`;
+  const [d = 0, k = 0, e = 0] = sizes.map((size) => size / heads);
+  if (![d, k, e].every(Number.isInteger) || d !== k || (d !== e && node.inputs[4])) return undefined;
+  const all = `(h:${heads}@ d:${d}#)+(h d)+(h e:${e}#)`;
+  return `b s i, i ${all}, ${all}, ${rest} -> b s (h e), _ b h u d`;
+};
+
+/** Heads, and the widths of queries, keys and values that have them. */
+const narrowPacked: Narrow = (context) => {
+  const { attributes = {} } = narrowHeads({ num_heads: 1 })(context);
+  const heads = attributes["num_heads"];
+  const sizes = context.node.ints("qkv_hidden_sizes");
+  if (typeof heads !== "number" || !sizes) return { attributes };
+  const before = context.node.int("num_heads", 1);
+  return { attributes: { ...attributes, qkv_hidden_sizes: sizes.map((size) => (size * heads) / before) } };
 };
 
 const packed: OpSpec = {
@@ -72,7 +89,7 @@ const packed: OpSpec = {
   ],
   grad: "lower",
   lower: lowerPackedAttention,
-  narrow: narrowHeads({ num_heads: 1 }),
+  narrow: narrowPacked,
   traits: { linear: "attention" },
 };
 
@@ -108,7 +125,7 @@ function unpackedCost(past: number): Cost {
   };
 }
 
-/** Query, key and value as three matrices; packed forms are not followed. */
+/** Query, key and value as three matrices; packed forms, which the engine has no CPU kernel for, are not followed. */
 const multiHeadAxes: Axes = (node) => {
   const [query, key, value, bias, , scores] = node.inputs.map((input) => input?.shape?.length);
   if (query !== 3 || (key !== 3 && key !== 4) || value !== key || (scores !== undefined && scores !== 4))
@@ -122,7 +139,7 @@ const multiHeadAxes: Axes = (node) => {
   if (bias !== undefined && (q !== k || q !== v)) return undefined;
   const past = `b h p d, b h p e`;
   return (
-    `b s (h:${heads} d#), ${keys("d")}, ${keys("e#")}, (g:3# h d), ${mask}, _ ${perHead} _ _, ${past}` +
+    `b s (h:${heads}@ d#), ${keys("d")}, ${keys("e#")}, (g:3# h d), ${mask}, _ ${perHead} _ _, ${past}` +
     ` -> b s (h e), b h u d, b h u e`
   );
 };
@@ -136,6 +153,7 @@ const multiHead: OpSpec = {
   grad: "lower",
   lower: lowerMultiHeadAttention,
   narrow: narrowHeads({ num_heads: 0 }),
+  traits: { attention: true },
 };
 
 /**
@@ -157,17 +175,33 @@ const groupQueryInfer: Infer = (context) => {
   return [{ dtype, shape: q && [batch, q[1] ?? null, multiply(head, heads)] }, cache(3), cache(4)];
 };
 
-/** A head of keys goes with all the queries that share it. Packed queries, keys and values are not followed. */
+/** A head of keys goes with all the queries that share it, or one query of each head of keys goes. */
 const groupQueryAxes: Axes = (node) => {
-  if (!node.inputs[1] || node.inputs.length > 9) return undefined;
+  if (node.inputs.length > 9) return undefined;
   const heads = node.int("num_heads", 1);
   const groups = node.int("kv_num_heads", heads);
+  const query = `k:${groups}@ r:${heads / groups}@`;
+  const width = node.inputs[0]?.shape?.[2];
+  const head = typeof width === "number" ? width / (heads + 2 * groups) : Number.NaN;
+  if (!node.inputs[1] && !Number.isInteger(head)) return undefined;
+  const data = node.inputs[1] ? `b s (${query} d#), b s (k d), b s (k d)` : `b s (${query} d:${head}#)+(k d)+(k d), , `;
   const cache = "b k p d";
   const lengths = (node.inputs[5]?.shape ?? []).map(() => "_").join(" ");
   return (
-    `b s (k:${groups} r:${heads / groups}# d#), b s (k d), b s (k d), ${cache}, ${cache}, ${lengths}, , _ _, _ _` +
+    `${data}, ${cache}, ${cache}, ${lengths}, , _ _, _ _` +
     ` -> b s (k r d), ${cache.replace("p", "u")}, ${cache.replace("p", "u")}`
   );
+};
+
+/** Heads of queries by the output's width, those of keys by their own, or by what is left of all together. */
+const narrowGroupQuery: Narrow = ({ node, before, after }) => {
+  const heads = node.int("num_heads", 1);
+  const groups = node.int("kv_num_heads", heads);
+  const width = (shape: readonly Dim[] | undefined): number => Number(shape?.at(-1) ?? 0);
+  const head = width(before.output(0)) / heads;
+  const now = width(after.output(0)) / head;
+  const left = node.inputs[1] ? width(after.input(1)) / head : (width(after.input(0)) / head - now) / 2;
+  return now === heads && left === groups ? {} : { attributes: { num_heads: now, kv_num_heads: left } };
 };
 
 const groupQuery: OpSpec = {
@@ -177,7 +211,8 @@ const groupQuery: OpSpec = {
   axes: groupQueryAxes,
   grad: "lower",
   lower: lowerGroupQueryAttention,
-  narrow: narrowHeads({ num_heads: 0, kv_num_heads: 1 }),
+  narrow: narrowGroupQuery,
+  traits: { attention: true },
 };
 
 /** q (b, heads, s, d) or (b, s, heads·d), k and v alike, mask, past key, past value. */
@@ -222,7 +257,7 @@ const standardCost: Cost = ({ node, inputs, outputs }) => {
   };
 };
 
-/** Heads of rank 4 are an axis, those of rank 3 a part of one; a head of keys goes with the queries that share it. */
+/** Heads of rank 4 are an axis, those of rank 3 a part of one; heads of keys and the queries that share one are axes of their own. */
 const standardAxes: Axes = (node) => {
   const [q, k, v] = node.inputs.map((input) => input?.shape);
   if (!q || !k || !v || node.outputs.length > 3) return undefined;
@@ -230,7 +265,7 @@ const standardAxes: Axes = (node) => {
   const heads = flat ? node.int("q_num_heads", 1) : q[1];
   const groups = flat ? node.int("kv_num_heads", 1) : k[1];
   if (typeof heads !== "number" || typeof groups !== "number" || heads % groups !== 0) return undefined;
-  const query = `h:${groups} r:${heads / groups}#`;
+  const query = `h:${groups}@ r:${heads / groups}@`;
   const of = (tokens: string, length: string, width: string): string =>
     flat ? `b ${length} (${tokens} ${width})` : `b ${tokens.includes(" ") ? `(${tokens})` : tokens} ${length} ${width}`;
   const mask = (node.inputs[3]?.shape ?? []).map((dim, i, all) => (i === all.length - 3 && dim !== 1 ? "(h r)" : "_"));
@@ -249,6 +284,7 @@ const standard: OpSpec = {
   grad: "lower",
   lower: lowerAttention,
   narrow: narrowHeads({ q_num_heads: 0, kv_num_heads: 1 }),
+  traits: { attention: true },
 };
 
 /** Word, position and segment tables summed and normalized: (b, s) ids give (b, s, h); the mask's sums are (b). */
@@ -281,22 +317,39 @@ const embed: OpSpec = {
   traits: { lookup: true },
 };
 
-const rotary: OpSpec = {
-  since: 1,
-  infer: sameAsInput(),
-  cost: perOutput(3),
-  // Pairs within a head turn together; heads of a merged axis are not followed.
-  axes: (node, [rank = 0]) => (rank === 4 ? `b h s d#${", ".repeat(node.inputs.length - 1)} -> b h s d#` : undefined),
-  grad: "lower",
-  lower: lowerMicrosoftRotary,
-};
+/** Pairs within a head turn together. Without a count of heads (b, s, h·d) has those of twice the width of the table `cos`. */
+function rotaryAxes(cos: number): Axes {
+  return (node, [rank = 0]) => {
+    const rest = ", ".repeat(node.inputs.length - 1);
+    if (rank === 4) return `b h s d#${rest} -> b h s d#`;
+    const [width, half] = [node.inputs[0]?.shape?.[2], node.inputs[cos]?.shape?.at(-1)];
+    const heads =
+      node.int("num_heads", 0) || (typeof width === "number" && typeof half === "number" ? width / (2 * half) : 0);
+    return rank === 3 && heads >= 1 && Number.isInteger(heads) ? `b s (h:${heads} d#)${rest} -> b s (h d)` : undefined;
+  };
+}
+
+const narrowRotary = narrowHeads({ num_heads: 0 });
+
+function rotary(since: number, cos: number, lower: Lower): OpSpec {
+  return {
+    since,
+    infer: sameAsInput(),
+    cost: perOutput(3),
+    axes: rotaryAxes(cos),
+    grad: "lower",
+    lower,
+    narrow: (context) =>
+      context.node.int("num_heads", 0) > 0 && context.before.input(0)?.length === 3 ? narrowRotary(context) : {},
+  };
+}
 
 export const attention: OpTable = {
   Attention: standard,
-  RotaryEmbedding: { ...rotary, since: 23, lower: lowerRotary },
+  RotaryEmbedding: rotary(23, 1, lowerRotary),
   "com.microsoft::Attention": packed,
   "com.microsoft::MultiHeadAttention": multiHead,
   "com.microsoft::GroupQueryAttention": groupQuery,
-  "com.microsoft::RotaryEmbedding": rotary,
+  "com.microsoft::RotaryEmbedding": rotary(1, 2, lowerMicrosoftRotary),
   "com.microsoft::EmbedLayerNormalization": embed,
 };

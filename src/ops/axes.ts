@@ -3,12 +3,12 @@
  *
  * Tokens of a term are its axes in order: a name (equal names are one axis, of one size), `_` (tied to nothing),
  * `1` (a size of one), `(a b)` (a merged axis, a outermost, of size a·b), `a+b` (a concatenation, where a number is as many
- * positions that are tied to nothing here), and one `*x` (all axes that are left, tied one by one to the other `*x`).
+ * positions that are tied to nothing here, and a part may be a merged axis whose parts' sizes are known), and one `*x` (all axes that are left, tied one by one to the other `*x`).
  * An absent optional input is an empty term.
  *
  * A name may carry its size, `g:4`, where no axis has it alone, and a mark for what happens when positions of it go:
  * `c!` the others change (a mean, a softmax), `c~` nothing else does although the axis ends or begins here (a sum, a fill),
- * `c#` it cannot lose any. A name without a mark that stands in one place only cannot either: its positions have an order
+ * `c#` it cannot lose any; or `c@`: what runs side by side along it are heads of attention. A name without a mark that stands in one place only cannot either: its positions have an order
  * or a meaning here (the sides of an image, the rows that a look-up counts).
  */
 import type { Dim } from "../base/shape.ts";
@@ -28,7 +28,7 @@ export type Axis =
   | { readonly kind: "rest"; readonly name: string };
 
 /** What the loss of positions of an axis means to an operator: see the notation above. */
-export type AxisMark = "mixed" | "summed" | "fixed";
+export type AxisMark = "mixed" | "summed" | "fixed" | "heads";
 
 export interface AxesTerms {
   readonly inputs: readonly (readonly Axis[])[];
@@ -38,7 +38,7 @@ export interface AxesTerms {
   readonly marks: ReadonlyMap<string, AxisMark>;
 }
 
-const MARKS: Readonly<Record<string, AxisMark>> = { "!": "mixed", "~": "summed", "#": "fixed" };
+const MARKS: Readonly<Record<string, AxisMark>> = { "!": "mixed", "~": "summed", "#": "fixed", "@": "heads" };
 
 /** Parses the notation. Text is written in this repository, so a mistake is an internal one and throws. */
 export function parseAxes(text: string): AxesTerms {
@@ -48,7 +48,7 @@ export function parseAxes(text: string): AxesTerms {
   const sizes = new Map<string, number>();
   const marks = new Map<string, AxisMark>();
   const named = (token: string): string => {
-    const [, name = token, size, mark] = /^(\w+)(?::(\d+))?([!~#])?$/.exec(token) ?? [];
+    const [, name = token, size, mark] = /^(\w+)(?::(\d+))?([!~#@])?$/.exec(token) ?? [];
     if (size !== undefined) sizes.set(name, Number(size));
     const meaning = mark === undefined ? undefined : MARKS[mark];
     if (meaning) marks.set(name, meaning);
@@ -59,14 +59,26 @@ export function parseAxes(text: string): AxesTerms {
 }
 
 function parseTerm(text: string, named: (token: string) => string): Axis[] {
-  return [...text.matchAll(/\(([^)]*)\)|\*(\w+[!~#]?)|([^\s()*]+)/g)].map(([, merged, rest, token]): Axis => {
-    if (merged !== undefined) return { kind: "merge", parts: merged.trim().split(/\s+/).map(named) };
+  const mergedParts = (piece: string): string[] => piece.slice(1, -1).trim().split(/\s+/).map(named);
+  const pattern = /\*(\w+[!~#@]?)|((?:\([^)]*\)|[^\s()*+]+)(?:\+(?:\([^)]*\)|[^\s()*+]+))*)/g;
+  return [...text.matchAll(pattern)].map(([, rest, token = ""]): Axis => {
     if (rest !== undefined) return { kind: "rest", name: named(rest) };
     if (token === "_") return { kind: "free" };
     if (token === "1") return { kind: "one" };
-    if (token?.includes("+")) return { kind: "concat", parts: token.split("+").map(named) };
-    return { kind: "name", name: named(token ?? "") };
+    const pieces = token.match(/\([^)]*\)|[^+]+/g) ?? [];
+    const isMerge = (piece: string): boolean => piece.startsWith("(");
+    if (pieces.length > 1)
+      return {
+        kind: "concat",
+        parts: pieces.map((piece) => (isMerge(piece) ? `(${mergedParts(piece).join(" ")})` : named(piece))),
+      };
+    return isMerge(token) ? { kind: "merge", parts: mergedParts(token) } : { kind: "name", name: named(token) };
   });
+}
+
+/** Parts of a merged axis that stands in a concatenation, whose name is `(a b)`; undefined for any other name. */
+export function partsOfMerge(name: string): readonly string[] | undefined {
+  return name.startsWith("(") ? name.slice(1, -1).split(" ") : undefined;
 }
 
 /** Replaces `*x` by names x0, x1, … so that a term has as many axes as the value's rank. */

@@ -219,7 +219,7 @@ const test: OpSpec = { ...unary(), infer: sameShape("bool") };
 
 export const elementwise: OpTable = {
   Add: {
-    ...binary(7, add, { weights: operandWeights("bias"), traits: { ...SUM, quantizable: true } }),
+    ...binary(7, add, { weights: operandWeights("bias"), traits: { ...SUM, quantizable: true, sum: { terms: 2 } } }),
     grad: addGrad,
   },
   Sub: { ...binary(7, subtract, { weights: operandWeights("bias"), traits: SUM }), grad: subGrad },
@@ -237,7 +237,7 @@ export const elementwise: OpTable = {
   },
   Max: { ...binary(6, maximum, { traits: SUM }), grad: extremumGrad },
   Min: { ...binary(6, minimum, { traits: SUM }), grad: extremumGrad },
-  Sum: { ...binary(6, add, { traits: SUM }), grad: sumGrad },
+  Sum: { ...binary(6, add, { traits: { ...SUM, sum: { terms: Number.POSITIVE_INFINITY } } }), grad: sumGrad },
   Mean: { ...binary(6, undefined, { traits: SUM }), grad: meanGrad },
   BitShift: binary(11, undefined),
   Abs: { ...unary(6, 1, Math.abs), traits: SUM, grad: absGrad },

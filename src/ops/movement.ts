@@ -38,7 +38,7 @@ import {
   unknownShape,
   withContents,
 } from "./helpers.ts";
-import { narrowPad, narrowSizes, narrowSplit } from "./narrow.ts";
+import { narrowPad, narrowRepeats, narrowSizes, narrowSplit } from "./narrow.ts";
 import { depthToSpaceAxes, expandAxes, padAxes, spaceToDepthAxes, tileAxes } from "./picked-axes.ts";
 import type { Axes, Infer, InferContext, OpSpec } from "./spec.ts";
 import { add, exactDivide, floorDivide, multiply, product } from "./symbolic.ts";
@@ -402,7 +402,7 @@ export const movement: OpTable = {
   // Sizes were an attribute before opset 13; `num_outputs` came with 18.
   Split: differentiable([split, { ...split, since: 13 }, { ...split, since: 18 }], splitGrad),
   Expand: { ...moving(8, expandInfer, expandAxes, false), grad: expandGrad, narrow: narrowSizes(1, [1]) },
-  Tile: { ...moving(6, tileInfer, tileAxes, false), grad: tileGrad },
+  Tile: { ...moving(6, tileInfer, tileAxes, false), grad: tileGrad, narrow: narrowRepeats },
   // Pads were an attribute before opset 11.
   // With its value as an input, it works on integer codes: their zero point is padded.
   Pad: differentiable([pad, { ...pad, since: 11, traits: { movement: true, quantizable: true } }], padGrad),

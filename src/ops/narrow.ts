@@ -69,6 +69,14 @@ export function narrowSizes(input: number, relative: readonly number[] = []): Na
   };
 }
 
+/** Tile: repeats of single positions, as many as there are places now. */
+export const narrowRepeats: Narrow = ({ node, before, after }) => {
+  const [old, now] = [before.output(0) ?? [], after.output(0) ?? []];
+  const repeats = numbers(node, 1);
+  const given = repeats?.map((times, axis) => (before.input(0)?.[axis] === 1 ? size(now[axis]) || times : times));
+  return given && now.some((dim, axis) => dim !== old[axis]) ? { inputs: { 1: given } } : {};
+};
+
 /** Sizes of the parts, as they are now. */
 export const narrowSplit: Narrow = ({ node, before, after }) => {
   const rank = before.input(0)?.length ?? 0;

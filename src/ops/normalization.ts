@@ -143,6 +143,7 @@ function skipNormalization(biasInput: number | undefined): OpSpec {
       ...(biasInput === undefined ? [] : [{ input: biasInput, role: "bias" as const, channelAxis: 0 }]),
     ],
     grad: skipLayerNormGrad,
+    traits: { sum: { terms: 2, alone: "LayerNormalization" } },
   };
 }
 
@@ -208,5 +209,6 @@ export const normalization: OpTable = {
       { input: 3, role: "bias", channelAxis: 0 },
     ],
     grad: skipRmsNormGrad,
+    traits: { sum: { terms: 2, alone: "SimplifiedLayerNormalization" } },
   },
 };

@@ -136,7 +136,7 @@ export const padAxes: AxesRule = (node) => {
   return `${terms.map(([left]) => left).join(" ")} -> ${terms.map(([, right]) => right).join(" ")}`;
 };
 
-/** Repeats of an axis are an outer part of it. */
+/** Repeats of an axis are an outer part of it; of a single position any number can be made, as Expand does. */
 export const tileAxes: AxesRule = (node) => {
   const from = node.inputs[0]?.shape;
   const to = node.outputs[0]?.shape;
@@ -145,7 +145,8 @@ export const tileAxes: AxesRule = (node) => {
   const left = from.map((dim, axis) => (repeats || (dim !== null && dim === to[axis]) ? `a${axis}` : "_"));
   const right = left.map((letter, axis) => {
     const times = repeats?.[axis] ?? 1;
-    return letter === "_" || times === 1 ? letter : `(r${axis}:${times}# ${letter})`;
+    if (letter === "_" || times === 1) return letter;
+    return from[axis] === 1 ? `r${axis}:${times}~` : `(r${axis}:${times}# ${letter})`;
   });
   return `${left.join(" ")}, -> ${right.join(" ")}`;
 };

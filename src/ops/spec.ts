@@ -101,6 +101,13 @@ export interface Traits {
   readonly movement?: boolean;
   /** Multiplies data by a learned kernel: the operators that quantization and pruning look for. */
   readonly linear?: "conv" | "conv-transpose" | "matmul" | "gemm" | "recurrent" | "attention";
+  /**
+   * Its first `terms` inputs are added up: skip connections end here. Where it does more, `alone` is the operator of the standard
+   * domain that does the rest to a single term: (term, scale, bias) -> output 0; the sum itself is output 3.
+   */
+  readonly sum?: { readonly terms: number; readonly alone?: string };
+  /** Mixes values by products of queries and keys that other nodes make. */
+  readonly attention?: boolean;
   /** Looks rows up in a learned table. */
   readonly lookup?: boolean;
   /** Rounds floats to integers whose gradient is that of the unrounded number (straight through). */

@@ -221,7 +221,7 @@ describe("planted channels", () => {
     const mine: ChannelScore = ({ groups }) =>
       Promise.resolve(groups.map(({ index }) => (wanted.includes(index) ? 0 : 1)));
     const { journal } = await runTechnique(pruneChannels, modelOf(netOf()), { score: mine, ratio: 0.25 });
-    expect(journal.changed[0]?.how).toBe("8 -> 6 channels by mine; gone: 2, 5");
+    expect(journal.changed[0]?.how).toBe("8 -> 6 neurons by mine; gone: 2, 5");
     const short: ChannelScore = () => Promise.resolve([1]);
     await expect(runTechnique(pruneChannels, modelOf(netOf()), { score: short })).rejects.toThrow(
       /importance of each group/,

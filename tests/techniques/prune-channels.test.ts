@@ -37,7 +37,7 @@ describe("prune-channels", () => {
     expect(await numbers(model, "w1")).toEqual([4, 3, 0, 0]);
     expect(await numbers(model, "bias")).toEqual([10, 30]);
     expect(await numbers(model, "w2")).toEqual([1, 2, 5, 6]);
-    expect(journal.changed).toEqual([{ what: "hidden", how: "4 -> 2 channels by l2; gone: 1, 3" }]);
+    expect(journal.changed).toEqual([{ what: "hidden", how: "4 -> 2 neurons by l2; gone: 1, 3" }]);
     expect(journal.skipped).toEqual([{ what: "out", why: "'y': the model's output" }]);
     expect(checkModel(model)).toEqual([]);
   });
@@ -76,6 +76,19 @@ describe("prune-channels", () => {
     expect(journal.changed.length).toBeGreaterThan(0);
     expect(checkModel(model)).toEqual([]);
     await runOnSynthetic(model);
+  });
+
+  it("cuts only the kinds that are asked for", async () => {
+    const cut = async (kind: string): Promise<string[]> => {
+      const { model, journal } = await runTechnique(pruneChannels, smallOf("bert-mini"), { kind: [kind], ratio: 0.5 });
+      expect(checkModel(model)).toEqual([]);
+      await runOnSynthetic(model);
+      return journal.changed.map(({ how }) => how.replace(/^\d+ -> \d+ (\w+) by.*$/, "$1"));
+    };
+    expect(new Set(await cut("heads"))).toEqual(new Set(["heads"]));
+    expect(new Set(await cut("neurons"))).toEqual(new Set(["neurons"]));
+    // Asking for the width by its kind is asking for channels that are normalized over.
+    expect(await cut("width")).toEqual(["width"]);
   });
 
   it("refuses two targets", async () => {

@@ -54,7 +54,7 @@ export function targetOf(chosen: {
 /** A copy of the model without these groups. Tensors are shared; what is cut is cut when it is read. */
 export function withoutGroups(model: Model, groups: ChannelGroups, gone: ReadonlyMap<Family, readonly Group[]>): Model {
   const copy = cloneModel(model);
-  const own = channelGroups(copy);
+  const own = channelGroups(copy, groups.options);
   // The same graph has the same families and groups, in the same order.
   const same = groups.families.flatMap((family, i) =>
     (gone.get(family) ?? []).map(({ index }) => own.families[i]?.groups[index] as Group),

@@ -13,14 +13,18 @@
  * of activations that are not zero (apoz).
  * Of each family the least important go (local), or of all families together by scores over their family's mean (global;
  * taylor and fisher as they are: they are losses), or as many of each as its measured damage allows (sensitivity).
+ * `kind` says what may go: channels, heads, neurons, recurrent units, or the width of the residual stream. A head is its part of the
+ * queries, keys, values and output at once; queries that share keys go with them, or evenly, one of each head of keys.
  * What is removed changes nothing that zeros in its place would not; axes that are averaged or normalized over are left
  * alone unless `width` asks for them.
  * Paper: Li et al. 2017 (arXiv 1608.08710); Liu et al. 2017 (arXiv 1708.06519); He et al. 2019 (arXiv 1811.00250);
  * Molchanov et al. 2019 (arXiv 1906.10771); Theis et al. 2018 (arXiv 1801.05787); Hu et al. 2016 (arXiv 1607.03250);
- * Fang et al. 2023, DepGraph (arXiv 2301.12900).
+ * Fang et al. 2023, DepGraph (arXiv 2301.12900); heads: Michel et al. 2019 (arXiv 1905.10650); grouped queries: Ainslie et al.
+ * 2023 (arXiv 2305.13245).
  */
 import { z } from "zod";
 import { costOf } from "../../../analyse/cost.ts";
+import { FAMILY_KINDS } from "../../../analyse/group-kinds.ts";
 import { type ChannelGroups, type Family, type Group, channelGroups } from "../../../analyse/groups.ts";
 import type { Keep } from "../../../analyse/keep.ts";
 import type { Model } from "../../../ir/model.ts";
@@ -97,6 +101,16 @@ const options = z.object({
     .boolean()
     .default(false)
     .describe("also remove channels that are averaged or normalized over: the others change, too"),
+  kind: z
+    .array(z.enum(FAMILY_KINDS))
+    .default([...FAMILY_KINDS])
+    .describe(
+      "what may go: channels, heads (of attention), neurons (hidden units of dense layers), units (of recurrent layers), width (what residual sums carry); width that is normalized over only where it is asked for here or by --width",
+    ),
+  queries: z
+    .enum(["together", "evenly"])
+    .default("together")
+    .describe("heads of queries that share a head of keys go with that head, or one of each head's and all keys stay"),
   keep: keepOption,
 });
 
@@ -115,11 +129,11 @@ async function run(model: Model, chosen: Chosen, context: Context): Promise<Mode
   const { journal } = context;
   prepareConstants(model, journal);
   settleSizes(model);
-  const groups = channelGroups(model);
+  const groups = channelGroups(model, { queries: chosen.queries });
   journalFrozen(groups, journal);
   const keep = keepOf(chosen.keep, model, journal);
   const families = groups.families.filter((family) => {
-    const why = reasonToKeep(family, keep, chosen.width);
+    const why = reasonToKeep(family, keep, chosen);
     if (why) journal.skip(family.name, why);
     return !why;
   });
@@ -149,12 +163,14 @@ function percent(before: number, after: number): string {
   return before > 0 ? `${((100 * (after - before)) / before).toFixed(1)} %` : "0 %";
 }
 
-function reasonToKeep(family: Family, keep: Keep, width: boolean): string | undefined {
+function reasonToKeep(family: Family, keep: Keep, { kind, width }: Chosen): string | undefined {
+  if (!kind.includes(family.kind)) return `these are ${family.kind}, and ${kind.join(", ")} were asked for`;
   const named = [...family.producers, ...family.companions].some(
     ({ node, value }) => keep.node(node) || keep.value(value),
   );
   if (named) return "kept";
-  return family.mixed !== undefined && !width ? `${family.mixed}; ask for it with width` : undefined;
+  const asked = width || (family.kind === "width" && kind.length < FAMILY_KINDS.length);
+  return family.mixed !== undefined && !asked ? `${family.mixed}; ask for it with width` : undefined;
 }
 
 function journalFrozen({ frozen }: ChannelGroups, journal: Journal): void {
