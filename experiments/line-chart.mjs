@@ -1,7 +1,7 @@
 /** A line chart of a study as SVG: series with spreads over a numeric or named axis, dashed lines across for what is compared with. */
 
 const SIZE = { width: 720, height: 400, left: 64, right: 150, top: 28, bottom: 52 };
-const COLOURS = ["#1f66d1", "#c2410c", "#0b7a75", "#7c3aed", "#8a6100", "#be185d"];
+const COLOURS = ["#1f66d1", "#c2410c", "#0b7a75", "#7c3aed", "#8a6100", "#be185d", "#4b5563", "#0369a1"];
 /** Pixels between the baselines of two labels at the right. */
 const LABEL_STEP = 16;
 
@@ -13,7 +13,8 @@ function place(value, { low, high, log }) {
 
 /**
  * `x` and `y`: `{ label, low, high, log?, ticks: [[value, text], …] }`; `series`: `{ name, points: [[x, y, spread?], …] }`, a spread
- * drawn as a bar of y ± spread; `lines`: `{ name, y }`; `about` says what is seen to who cannot see it.
+ * drawn as a bar of y ± spread, with `style` "dashed" or "dots" (no line between them) for figures of others; `lines`:
+ * `{ name, y }`; `about` says what is seen to who cannot see it.
  */
 export function lineChart({ about, x, y, series, lines = [] }) {
   const { width, height, left, right, top, bottom } = SIZE;
@@ -33,16 +34,18 @@ export function lineChart({ about, x, y, series, lines = [] }) {
   for (const line of lines)
     parts.push(`<line x1="${left}" x2="${width - right}" y1="${at(py(line.y))}" y2="${at(py(line.y))}" class="line"/>`);
   const names = lines.map((line) => ({ name: line.name, y: py(line.y), attributes: "" }));
-  for (const [k, { name, points }] of series.entries()) {
+  for (const [k, { name, points, style }] of series.entries()) {
     const colour = COLOURS[k % COLOURS.length];
     const path = points.map(([a, b]) => `${at(px(a))},${at(py(b))}`).join(" ");
-    parts.push(`<polyline points="${path}" fill="none" stroke="${colour}" stroke-width="2"/>`);
+    const dashes = style === "dashed" ? ' stroke-dasharray="5 4"' : "";
+    if (style !== "dots")
+      parts.push(`<polyline points="${path}" fill="none" stroke="${colour}" stroke-width="2"${dashes}/>`);
     for (const [a, b, spread = 0] of points) {
       if (spread > 0)
         parts.push(
           `<line x1="${at(px(a))}" x2="${at(px(a))}" y1="${at(py(Math.max(b - spread, y.low)))}" y2="${at(py(Math.min(b + spread, y.high)))}" stroke="${colour}"/>`,
         );
-      parts.push(`<circle cx="${at(px(a))}" cy="${at(py(b))}" r="4" fill="${colour}"/>`);
+      parts.push(`<circle cx="${at(px(a))}" cy="${at(py(b))}" r="4" ${style ? `fill="#ffffff" stroke="${colour}" stroke-width="2"` : `fill="${colour}"`}/>`);
     }
     const last = points.at(-1);
     names.push({ name, y: py(last[1]), attributes: `fill="${colour}" font-weight="600"` });
