@@ -18,7 +18,7 @@ import { finetune } from "../../dist/techniques/tune/finetune.js";
 import { CIFAR_NORM, judged, openCifarStudy } from "../cifar10-study.mjs";
 import { applied } from "../study.mjs";
 
-const WIDTHS = [8, 16, 32];
+const WIDTHS = [8, 16, 24];
 const COMMON = { weightDecay: 5e-4, flip: true, crop: 4 };
 const FIRST = { ...COMMON, epochs: 4, learningRate: 0.1, schedule: "one-cycle", warmup: 0.3 };
 const THEN = { ...COMMON, epochs: 2, learningRate: 0.02, schedule: "cosine", warmup: 0.05 };
