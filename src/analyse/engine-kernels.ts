@@ -171,5 +171,7 @@ function reasonForFloat(node: Node): string {
   const uses = node.outputs.flatMap((output) => output.uses);
   if (uses.length === 0 || !uses.every((use) => use.node.opType === "QuantizeLinear"))
     return "what it gives is not quantized";
+  if (activations.some(({ producer }) => producer?.inputs[2]?.tensor?.dtype === "int8"))
+    return "the engine fuses pairs of int8 activations on ARM only: take uint8, or form qoperator";
   return "the engine has no integer kernel for it here";
 }

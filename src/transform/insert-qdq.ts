@@ -36,7 +36,7 @@ export function quantizeActivation(
   );
   const rounded = b.op("QuantizeLinear", [value, scale, zeroPoint], { name: `${value.name}.q` });
   [rounded.dtype, rounded.shape] = [grid.dtype, value.shape];
-  const codes = grid.cutAt === undefined ? rounded : cutOff(b, rounded, grid.dtype, grid.cutAt);
+  const codes = grid.cutAt === undefined ? rounded : clipCodes(b, rounded, grid.dtype, undefined, grid.cutAt);
   const back = b.op("DequantizeLinear", [codes, scale, zeroPoint], { name: `${value.name}.dq` });
   codes.dtype = grid.dtype;
   codes.shape = value.shape;
@@ -52,14 +52,27 @@ export function quantizeActivation(
   return back;
 }
 
-/** Codes up to `highest`: the operator before still gives all that its type holds, and runs on integers. */
-function cutOff(b: Builder, codes: Value, dtype: ActivationGrid["dtype"], highest: number): Value {
-  const limit = sharedConstant(
-    b.graph,
-    `highest_${dtype}_${highest}`,
-    Tensor.of(dtype, [], dtype === "uint8" ? Uint8Array.of(highest) : Int8Array.of(highest)),
-  );
-  return b.op("Clip", [codes, undefined, limit], { name: `${codes.name}.clip` });
+/** Codes between bounds: the operator before still gives all that its type holds, and runs on integers. */
+function clipCodes(
+  b: Builder,
+  codes: Value,
+  dtype: ActivationGrid["dtype"],
+  lowest: number | undefined,
+  highest: number | undefined,
+): Value {
+  const limit = (name: string, code: number | undefined): Value | undefined =>
+    code === undefined
+      ? undefined
+      : sharedConstant(
+          b.graph,
+          `${name}_${dtype}_${code}`,
+          Tensor.of(dtype, [], dtype === "uint8" ? Uint8Array.of(code) : Int8Array.of(code)),
+        );
+  const clipped = b.op("Clip", [codes, limit("lowest", lowest), limit("highest", highest)], {
+    name: `${codes.name}.clip`,
+  });
+  [clipped.dtype, clipped.shape] = [dtype, codes.shape];
+  return clipped;
 }
 
 /** Replaces one input of a node by the dequantized form of integer constants. */
@@ -111,9 +124,9 @@ export function padCodes(graph: Graph, pad: Node): boolean {
 }
 
 /**
- * Removes the clamp whose result alone is quantized, if the integers saturate where it cuts: rounding lo and hi gives the
- * first and the last code. The engine does so behind some operators only; behind others the clamp keeps them in floating
- * point. `bounds` are those of a Relu or Clip. Returns false where the clamp has to stay.
+ * Removes the clamp whose result alone is quantized, for it keeps the operator before it in floating point: the integers saturate
+ * where it cuts, or where the grid goes further they are clipped themselves, q(clip(x, lo, hi)) = clip(q(x), q(lo), q(hi)), rounding
+ * being monotonic. `bounds` are those of a Relu or Clip. Returns false where something else reads the clamp.
  */
 export function absorbClamp(
   graph: Graph,
@@ -123,10 +136,23 @@ export function absorbClamp(
 ): boolean {
   const [output, input] = [clamp.outputs[0], clamp.inputs[0]];
   const reader = output?.uses.length === 1 ? output.uses[0]?.node : undefined;
-  if (!output || !input || reader?.opType !== "QuantizeLinear" || graph.isOutput(output)) return false;
+  const codes = reader?.outputs[0];
+  if (!output || !input || !codes || reader?.opType !== "QuantizeLinear" || graph.isOutput(output)) return false;
   const code = (bound: number): number => Math.round(bound / grid.scale) + grid.zeroPoint;
-  if (code(bounds.low) > grid.lowest || code(bounds.high) < grid.highest) return false;
+  const low = code(bounds.low) > grid.lowest ? Math.min(grid.highest, code(bounds.low)) : undefined;
+  const high = code(bounds.high) < grid.highest ? Math.max(grid.lowest, code(bounds.high)) : undefined;
   reader.setInput(0, input);
   graph.remove(clamp);
+  if (low === undefined && high === undefined) return true;
+  const uses = codes.uses.slice();
+  const after = graph.nodes[graph.nodes.indexOf(reader) + 1];
+  const clipped = clipCodes(
+    new Builder(graph, { before: after }),
+    codes,
+    grid.lowest < 0 ? "int8" : "uint8",
+    low,
+    high,
+  );
+  for (const use of uses) use.node.setInput(use.index, clipped);
   return true;
 }

@@ -45,7 +45,7 @@ export function keepReason(keep: Keep): QdqPlanOptions["reasonToKeep"] {
 }
 
 /** Non-linear operators that gain nothing from, or lose too much by, 8 bits. */
-const LEFT_ALONE: ReadonlySet<string> = new Set(["Softmax", "LogSoftmax", "Gather", "Where"]);
+const LEFT_ALONE: ReadonlySet<string> = new Set(["Softmax", "LogSoftmax", "Where"]);
 
 /** Plans the main graph; nothing is changed. Dtypes and shapes must have been inferred. */
 export function planQdq(model: Model, options: QdqPlanOptions): QdqPlan {
@@ -77,12 +77,13 @@ export function planQdq(model: Model, options: QdqPlanOptions): QdqPlan {
       }
       linear.push(found);
     } else {
-      if (LEFT_ALONE.has(node.opType) || (node.opType === "Resize" && node.string("mode") !== "nearest")) continue;
+      if (LEFT_ALONE.has(node.opType) || (node.opType === "Resize" && !isNearestResize(node))) continue;
       const inputs = activations(model, node);
       if (inputs.length === 0 || !inputs.every((input) => given.has(input))) continue;
       if (node.opType === "Pad" && !padsWithZeros(model, node)) continue;
       // Other operators with a constant operand have no int8 form.
-      if (!isClamp(node) && node.opType !== "Pad" && hasFloatConstant(model, node)) continue;
+      const argued = isClamp(node) || node.opType === "Pad" || isNearestResize(node);
+      if (!argued && hasFloatConstant(model, node)) continue;
     }
     nodes.add(node);
     const clamp = onlyUse(output, outputs)?.node;
@@ -159,6 +160,11 @@ function linearOf(model: Model, node: Node): LinearNode | string {
   return { node, traits: spec.traits, weight: value, channelAxis: weight.channelAxis ?? 0, bias };
 }
 
+/** Resizing that only copies values. */
+function isNearestResize(node: Node): boolean {
+  return node.opType === "Resize" && (node.string("mode") ?? "nearest") === "nearest";
+}
+
 /** Movement passes a grid through; the parts of a Concat that nobody else reads take the grid of the whole. */
 function groupsOf(
   model: Model,
@@ -178,7 +184,7 @@ function groupsOf(
   };
   for (const node of nodes) {
     const traits = specOf(node, model.opsets.get(node.domain) ?? 1)?.traits;
-    if (!traits?.movement) continue;
+    if (!traits?.movement && !isNearestResize(node)) continue;
     const inputs = activations(model, node);
     for (const input of inputs) if (inputs.length === 1 || onlyUse(input, outputs)) union(node.outputs[0], input);
   }

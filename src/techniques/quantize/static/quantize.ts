@@ -22,6 +22,7 @@ import { loadKernels } from "../../../kernels/kernels.ts";
 import type { Feeds } from "../../../run/session.ts";
 import type { Kernels } from "../../../kernels/types.ts";
 import { convertOpset } from "../../../transform/opset.ts";
+import { type QOperatorResult, toQOperators } from "../../../transform/to-qoperator.ts";
 import { Journal } from "../../journal.ts";
 import { keepOf, keepOption } from "../../keep-option.ts";
 import { prepareConstants } from "../../prepare.ts";
@@ -120,6 +121,12 @@ const options = z.object({
     )
     .meta({ search: choices("auto", "never") }),
   reduceRange: reduceRangeOption,
+  form: z
+    .enum(["qdq", "qoperator"])
+    .default("qdq")
+    .describe(
+      "qdq: pairs of QuantizeLinear and DequantizeLinear around operators, which every provider reads and fuses as it can; qoperator: operators on integers themselves (QLinearConv, QGemm, …), which need no fusing but run on ONNX Runtime's CPU and WebAssembly kernels only",
+    ),
   operators: z
     .array(z.string())
     .default([])
@@ -181,6 +188,7 @@ export const quantize: TechniqueFunction = defineTechnique({
       );
     }
     await packNarrow(result, made.linear, codes);
+    if (chosen.form === "qoperator") noteForm(toQOperators(result), journal);
     const others = plan.nodes.size - plan.linear.length;
     if (others > 0) journal.note(`${others} operators between them run on int8 too.`);
     return result;
@@ -222,6 +230,11 @@ async function variantsOf(
 function dataOf({ data }: Context): Dataset {
   if (data) return data;
   throw new PareError("bad-option", "quantize needs calibration samples", { help: "Name them with --data" });
+}
+
+function noteForm({ converted, left }: QOperatorResult, journal: Journal): void {
+  journal.note(`${converted} operators take integers themselves (form qoperator).`);
+  for (const { what, why } of left) journal.skip(what, `no integer operator: ${why}`);
 }
 
 function takeOver(journal: Journal, from: Journal): void {

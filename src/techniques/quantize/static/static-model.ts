@@ -2,7 +2,7 @@
 import { nameOf } from "../../../analyse/keep.ts";
 import type { Node, Value } from "../../../ir/graph.ts";
 import type { Model } from "../../../ir/model.ts";
-import { clampBounds } from "../../../transform/clamps.ts";
+import { type Bounds, clampBounds } from "../../../transform/clamps.ts";
 import { absorbClamp, padCodes, quantizeActivation } from "../../../transform/insert-qdq.ts";
 import { removeDead } from "../../../transform/remove-dead.ts";
 import type { Journal } from "../../journal.ts";
@@ -20,7 +20,7 @@ export interface WrittenValue {
   readonly before: Value;
   /** What its readers see. */
   readonly after: Value;
-  /** Smallest and largest number of its grid. */
+  /** Smallest and largest number of its grid, within the bounds of a clamp that the grid took over. */
   readonly low: number;
   readonly high: number;
 }
@@ -45,23 +45,28 @@ export function writeStatic(
     });
   }
   // Behind an int8 operator, or the clamp that it absorbs, nobody may read the float any more.
-  const pairs: { name: string; quantizer: Node; after: Value; grid: Grid }[] = [];
+  const pairs: { name: string; value: Value; quantizer: Node; after: Value; grid: Grid }[] = [];
   for (const [value, grid] of grids) {
     const { name } = value;
     const type = { dtype: activations, ...grid };
     const after = quantizeActivation(model.graph, value, type, plan.nodes, plan.results.has(value));
-    pairs.push({ name, quantizer: after.producer?.inputs[0]?.producer as Node, after, grid });
+    pairs.push({ name, value, quantizer: after.producer?.inputs[0]?.producer as Node, after, grid });
   }
   for (const node of plan.nodes) if (node.opType === "Pad") padCodes(model.graph, node);
-  for (const [{ producer }, grid] of grids) {
+  const clamped = new Map<Value, Bounds>();
+  for (const [value, grid] of grids) {
+    const { producer } = value;
     const bounds = producer && clampBounds(model, producer);
-    if (producer && typeof bounds === "object") absorbClamp(model.graph, producer, bounds, grid);
+    if (producer && typeof bounds === "object" && absorbClamp(model.graph, producer, bounds, grid))
+      clamped.set(value, bounds);
   }
   removeDead(model);
   return new Map(
-    pairs.flatMap(({ name, quantizer, after, grid }) => {
+    pairs.flatMap(({ name, value, quantizer, after, grid }) => {
       const before = quantizer.inputs[0]; // none where a Pad took the codes over
-      const [low, high] = [grid.lowest, grid.highest].map((code) => (code - grid.zeroPoint) * grid.scale);
+      const bounds = clamped.get(value) ?? { low: Number.NEGATIVE_INFINITY, high: Number.POSITIVE_INFINITY };
+      const low = Math.max(bounds.low, (grid.lowest - grid.zeroPoint) * grid.scale);
+      const high = Math.min(bounds.high, (grid.highest - grid.zeroPoint) * grid.scale);
       return before ? [[name, { before, after, low, high } as WrittenValue] as const] : [];
     }),
   );
