@@ -2,6 +2,7 @@
 import { distill } from "./techniques/distill/distill.ts";
 import { mix } from "./techniques/mixed/mix.ts";
 import { restore } from "./techniques/mixed/restore.ts";
+import { pruneBlocks } from "./techniques/prune/blocks/prune-blocks.ts";
 import { pruneChannels } from "./techniques/prune/channels/prune-channels.ts";
 import { pruneGradually } from "./techniques/prune/channels/prune-gradually.ts";
 import { lottery } from "./techniques/prune/weights/lottery.ts";
@@ -35,6 +36,7 @@ export const TECHNIQUES: ReadonlyMap<string, Technique> = new Map(
     pruneWeights,
     pruneChannels,
     pruneGradually,
+    pruneBlocks,
     lottery,
     storeSparse,
     recover,

@@ -4,7 +4,6 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { type ChannelGroups, type Family, type Group, channelGroups } from "../../src/analyse/groups.ts";
 import { ARCHITECTURES } from "../../src/architectures/build.ts";
-import { Rng } from "../../src/base/rng.ts";
 import { checkModel } from "../../src/ir/check.ts";
 import { cloneModel } from "../../src/ir/clone.ts";
 import { loadFile } from "../../src/ir/load.node.ts";
@@ -15,6 +14,7 @@ import { settleSizes } from "../../src/transform/settle-sizes.ts";
 import { sliceGroups } from "../../src/transform/slice-groups.ts";
 import { sliceTensor } from "../../src/transform/slice-tensor.ts";
 import { smallOf } from "../architectures/small.ts";
+import { lively } from "../support/lively.ts";
 import { maskGroups, someGroups } from "../support/mask-groups.ts";
 import { runOnSynthetic, worstError } from "../support/run-model.ts";
 import { sharedData } from "../support/shared-data.ts";
@@ -96,20 +96,6 @@ describe.skipIf(root === undefined)("real models (needs shared/data/models)", ()
     120_000,
   );
 });
-
-/** Scales of one, biases of zero and the like become numbers that tell channels apart. */
-function lively(model: Model): Model {
-  for (const value of model.graph.initializers.values()) {
-    const data = value.tensor?.dtype === "float32" ? (value.tensor.peek() as Float32Array | undefined) : undefined;
-    if (!data || !value.tensor || value.tensor.shape.length === 0 || data.some((x) => x !== data[0])) continue;
-    const rng = new Rng(4).fork(value.name);
-    value.tensor = Tensor.float32(
-      value.tensor.shape,
-      Float32Array.from(data, () => rng.uniform(0.3, 1.2)),
-    );
-  }
-  return model;
-}
 
 describe("architectures", () => {
   it.each([...ARCHITECTURES.keys()])("%s: slicing equals masking", async (name) => {

@@ -45,7 +45,7 @@ export function targetOf(chosen: {
   );
   if (given.length > 1)
     throw new PareError("bad-option", "More than one target", {
-      where: "prune-channels options 'macs', 'parameters', 'bytes' and 'latency'",
+      where: "options 'macs', 'parameters', 'bytes' and 'latency'",
       expected: "one of them",
     });
   return given[0];
@@ -74,7 +74,7 @@ export async function ratioFor(
 ): Promise<number> {
   const { quantity, share } = target;
   const { journal, signal } = context;
-  const gauge = quantity === "latency" ? await timed(model, target, context) : counted(model, quantity);
+  const gauge = await gaugeOf(model, target, context);
   const steps = quantity === "latency" ? LATENCY_STEPS : TARGET_STEPS;
   const removedAt = (ratio: number): Promise<number> => {
     throwIfAborted(signal);
@@ -104,9 +104,15 @@ export async function ratioFor(
 }
 
 /** Says which share of a quantity a cut model has lost. */
-interface Gauge {
+export interface Gauge {
   removed(cut: Model): Promise<number>;
   close?(): Promise<void>;
+}
+
+/** The gauge of a target's quantity: counted, or measured in turns with the whole model. Close it. */
+export async function gaugeOf(model: Model, target: Target, context: Context): Promise<Gauge> {
+  const { quantity } = target;
+  return quantity === "latency" ? timed(model, target, context) : counted(model, quantity);
 }
 
 function counted(model: Model, quantity: Exclude<Quantity, "latency">): Gauge {
