@@ -65,8 +65,9 @@ export function layerTable(layers: readonly InspectedLayer[]): string {
     .join("\n");
 }
 
-function formatPort({ name, dtype, shape }: InspectedPort): string {
-  return `${name}: ${dtype ?? "?"} ${formatShape(shape ?? undefined)}`;
+function formatPort({ name, dtype, shape, scale, zeroPoint = 0 }: InspectedPort): string {
+  const grid = scale === undefined ? "" : `, standing for (code − ${zeroPoint}) × ${scale.toPrecision(6)}`;
+  return `${name}: ${dtype ?? "?"} ${formatShape(shape ?? undefined)}${grid}`;
 }
 
 /** Long names keep their end, which is what tells layers apart. */

@@ -4,6 +4,7 @@ import type { Dim } from "../base/shape.ts";
 import type { Value } from "../ir/graph.ts";
 import type { Model } from "../ir/model.ts";
 import type { Bindings } from "../ops/symbolic.ts";
+import { type PortGrid, portGrids } from "../run/port-grids.ts";
 import { type LayerCost, costOf } from "./cost.ts";
 import { parameterTensors } from "./parameters.ts";
 import { type InferredTypes, inferTypes } from "./shapes.ts";
@@ -13,6 +14,9 @@ export interface InspectedPort {
   readonly dtype: DType | null;
   /** null: rank unknown. A null dimension is of unknown size. */
   readonly shape: readonly Dim[] | null;
+  /** Of a port of codes: it stands for (code − zeroPoint)·scale. */
+  readonly scale?: number;
+  readonly zeroPoint?: number;
 }
 
 export interface InspectedLayer {
@@ -68,6 +72,7 @@ export async function inspect(model: Model, options: InspectOptions = {}): Promi
   let nonzero = options.nonzero ? parameters : null;
   if (nonzero !== null) for (const tensor of tensors) nonzero -= await tensor.zeros();
   const operators = operatorCounts(model);
+  const grids = portGrids(model);
   return {
     path: options.path ?? model.path ?? null,
     bytes: options.bytes ?? storedBytes(model),
@@ -75,8 +80,8 @@ export async function inspect(model: Model, options: InspectOptions = {}): Promi
     opset: model.opset,
     irVersion: model.irVersion,
     producer: [model.producerName, model.producerVersion].filter((text) => text !== "").join(" "),
-    inputs: model.graph.inputs.filter((input) => !input.tensor).map((input) => portOf(input, undefined)),
-    outputs: model.graph.outputs.map((output) => portOf(output, types)),
+    inputs: model.graph.inputs.filter((input) => !input.tensor).map((input) => portOf(input, undefined, grids)),
+    outputs: model.graph.outputs.map((output) => portOf(output, types, grids)),
     nodes: Object.values(operators).reduce((a, b) => a + b, 0),
     operators,
     parameters,
@@ -87,9 +92,19 @@ export async function inspect(model: Model, options: InspectOptions = {}): Promi
 }
 
 /** An input as it is declared, or an output as it is inferred. */
-function portOf(value: Value, inferred: InferredTypes | undefined): InspectedPort {
+function portOf(
+  value: Value,
+  inferred: InferredTypes | undefined,
+  grids: ReadonlyMap<string, PortGrid>,
+): InspectedPort {
   const type = inferred?.types.get(value) ?? value;
-  return { name: value.name, dtype: type.dtype ?? null, shape: type.shape ?? null };
+  const grid = grids.get(value.name);
+  return {
+    name: value.name,
+    dtype: type.dtype ?? null,
+    shape: type.shape ?? null,
+    ...(grid ? { scale: grid.scale, zeroPoint: grid.zeroPoint } : {}),
+  };
 }
 
 function layerOf(layer: LayerCost): InspectedLayer {

@@ -1,10 +1,12 @@
 /** Judges a model on a labelled data set: every metric with its sample count and 95 % interval. */
 import { PareError, throwIfAborted } from "../base/error.ts";
 import type { Dataset } from "../data/dataset.ts";
+import { loadFile } from "../ir/load.node.ts";
 import type { Model } from "../ir/model.ts";
 import { joinRows } from "../run/arrays.ts";
 import { dropPadding, feedChunks } from "../run/feeds.ts";
 import { openSession } from "../run/open-session.node.ts";
+import { portGrids, withRealPorts } from "../run/port-grids.ts";
 import { prefetch } from "../run/prefetch.ts";
 import type { NdArray, Provider, Session } from "../run/session.ts";
 import { type Collector, chooseOutput, collectorFor, tensorOutputs, withBatchAxis } from "./collect.ts";
@@ -53,7 +55,8 @@ export async function evaluate(
     });
   const metrics = metricsFor(dataset.labels, options.metrics);
   const { provider, threads, inProcess, signal } = options;
-  const session = isSession(subject) ? subject : await openSession(subject, { provider, threads, inProcess, signal });
+  const opened = isSession(subject) ? subject : await openSession(subject, { provider, threads, inProcess, signal });
+  const session = typeof subject === "string" ? withRealPorts(opened, portGrids(await loadFile(subject))) : opened;
   try {
     const { collector, output, samples } = await collect(session, dataset, options);
     const rows = collector.rows();
@@ -72,7 +75,7 @@ export async function evaluate(
       rows,
     };
   } finally {
-    if (session !== subject) await session.close();
+    if (opened !== subject) await opened.close();
   }
 }
 

@@ -29,6 +29,11 @@ export interface SessionOptions {
    * that is in a worker already, for tests and for very small models. Default false.
    */
   readonly inProcess?: boolean | undefined;
+  /**
+   * "real" (default): ports of a {@link Model} that are 8-bit codes by its metadata take floats (or codes) and give floats;
+   * "stored": they are what the file says. Bytes and paths are always as stored.
+   */
+  readonly ports?: "real" | "stored" | undefined;
   /** Firing it rejects what is pending with `aborted`, stops after the engine call in progress, and closes the session. */
   readonly signal?: AbortSignal | undefined;
 }

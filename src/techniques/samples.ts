@@ -1,6 +1,7 @@
 /** Samples as the model wants them: the user's data in feeds, or synthetic inputs when there is none. */
 import type { Dataset } from "../data/dataset.ts";
 import type { Model } from "../ir/model.ts";
+import { portGrids } from "../run/port-grids.ts";
 import { feedChunks } from "../run/feeds.ts";
 import type { Feeds, Port } from "../run/session.ts";
 import { indexRanges, syntheticFeeds } from "../run/synthetic.ts";
@@ -8,9 +9,12 @@ import type { Context } from "./technique.ts";
 
 /** What the model must be fed. */
 export function portsOf(model: Model): Port[] {
-  return model.graph.inputs.flatMap((input) =>
-    input.tensor ? [] : [{ name: input.name, dtype: input.dtype ?? "undefined", shape: input.shape ?? [] }],
-  );
+  const grids = portGrids(model); // their codes are made by the session
+  return model.graph.inputs.flatMap((input) => {
+    if (input.tensor) return [];
+    const dtype = grids.has(input.name) ? "float32" : (input.dtype ?? "undefined");
+    return [{ name: input.name, dtype, shape: input.shape ?? [] }];
+  });
 }
 
 /** At most `limit` samples of the data as feeds, in one batch per run; without data one run of seeded synthetic inputs. */

@@ -34,6 +34,8 @@ export interface QdqPlanOptions {
   readonly reasonToKeep: (node: Node) => string | undefined;
   /** Operator types to quantize; undefined: all that the engine runs on int8. */
   readonly operators: ReadonlySet<string> | undefined;
+  /** Quantize the model's own float inputs and outputs, whatever reads and gives them. */
+  readonly ports?: { readonly inputs: boolean; readonly outputs: boolean } | undefined;
 }
 
 /** Keeps what a user's patterns name: operators, and those that read a named weight. */
@@ -56,6 +58,8 @@ export function planQdq(model: Model, options: QdqPlanOptions): QdqPlan {
   /** Values that a quantized operator gives. */
   const given = new Set<Value>();
   const resultOf = new Map<Node, Value>();
+  const ports = portValues(model, options);
+  for (const input of ports.inputs) given.add(input);
   const skipped: { what: string; why: string }[] = [];
   for (const node of graph.nodes) {
     const spec = specOf(node, model.opsets.get(node.domain) ?? 1);
@@ -100,6 +104,7 @@ export function planQdq(model: Model, options: QdqPlanOptions): QdqPlan {
   // What comes last stays in floating point: 8 bits would only make ties among the scores.
   for (const [node, result] of [...resultOf].toReversed()) {
     if (linear.some((one) => one.node === node) || result.uses.some((use) => nodes.has(use.node))) continue;
+    if (ports.outputs.has(result)) continue;
     nodes.delete(node);
     resultOf.delete(node);
     given.delete(result);
@@ -109,7 +114,19 @@ export function planQdq(model: Model, options: QdqPlanOptions): QdqPlan {
     for (const input of activations(model, node)) quantized.add(input);
     if (needsOutputGrid(model, node, result, nodes)) quantized.add(result);
   }
+  for (const port of [...ports.inputs, ...ports.outputs]) {
+    quantized.add(port);
+    given.add(port);
+  }
   return { linear, nodes, groups: groupsOf(model, nodes, quantized, outputs), results: given, skipped };
+}
+
+/** Float inputs, and computed float outputs, that shall be quantized for their own sake. */
+function portValues(model: Model, { ports }: QdqPlanOptions): { inputs: Set<Value>; outputs: Set<Value> } {
+  const { inputs, outputs } = model.graph;
+  const fed = inputs.filter((value) => !value.tensor && value.dtype === "float32" && ports?.inputs);
+  const computed = outputs.filter((value) => value.producer && value.dtype === "float32" && ports?.outputs);
+  return { inputs: new Set(fed), outputs: new Set(computed) };
 }
 
 /** Matrix products may give floats; everything else has an int8 kernel only with a quantized output. */

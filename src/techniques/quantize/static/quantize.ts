@@ -22,6 +22,7 @@ import { loadKernels } from "../../../kernels/kernels.ts";
 import type { Feeds } from "../../../run/session.ts";
 import type { Kernels } from "../../../kernels/types.ts";
 import { convertOpset } from "../../../transform/opset.ts";
+import { type IntegerPorts, integerPorts } from "../../../transform/integer-ports.ts";
 import { type QOperatorResult, toQOperators } from "../../../transform/to-qoperator.ts";
 import { Journal } from "../../journal.ts";
 import { keepOf, keepOption } from "../../keep-option.ts";
@@ -127,6 +128,13 @@ const options = z.object({
     .describe(
       "qdq: pairs of QuantizeLinear and DequantizeLinear around operators, which every provider reads and fuses as it can; qoperator: operators on integers themselves (QLinearConv, QGemm, …), which need no fusing but run on ONNX Runtime's CPU and WebAssembly kernels only",
     ),
+  inputs: z
+    .enum(["float", "integer"])
+    .default("float")
+    .describe(
+      "integer: the model takes 8-bit codes; what they stand for is in the file's metadata and shown by inspect, and pare converts",
+    ),
+  outputs: z.enum(["float", "integer"]).default("float").describe("integer: the model gives 8-bit codes, likewise"),
   operators: z
     .array(z.string())
     .default([])
@@ -147,7 +155,8 @@ export const quantize: TechniqueFunction = defineTechnique({
     const operators = chosen.operators.length > 0 ? new Set(chosen.operators) : undefined;
     const kept: QdqPlanOptions = { reasonToKeep: keepReason(keepOf(chosen.keep, model, journal)), operators };
     const formats = staticFormats(model, chosen, kept, journal);
-    const planning: QdqPlanOptions = { reasonToKeep: formats.reasonToKeep, operators };
+    const ports = { inputs: chosen.inputs === "integer", outputs: chosen.outputs === "integer" };
+    const planning: QdqPlanOptions = { reasonToKeep: formats.reasonToKeep, operators, ports };
     const plan = planQdq(model, planning);
     for (const { what, why } of plan.skipped) journal.skip(what, why);
     for (const inner of model.graph.nodes)
@@ -189,6 +198,7 @@ export const quantize: TechniqueFunction = defineTechnique({
     }
     await packNarrow(result, made.linear, codes);
     if (chosen.form === "qoperator") noteForm(toQOperators(result), journal);
+    notePorts(integerPorts(result, ports), journal);
     const others = plan.nodes.size - plan.linear.length;
     if (others > 0) journal.note(`${others} operators between them run on int8 too.`);
     return result;
@@ -235,6 +245,12 @@ function dataOf({ data }: Context): Dataset {
 function noteForm({ converted, left }: QOperatorResult, journal: Journal): void {
   journal.note(`${converted} operators take integers themselves (form qoperator).`);
   for (const { what, why } of left) journal.skip(what, `no integer operator: ${why}`);
+}
+
+function notePorts({ changed, left }: IntegerPorts, journal: Journal): void {
+  for (const { what, grid } of changed)
+    journal.note(`'${what}' is ${grid.dtype} now, standing for (code − ${grid.zeroPoint}) × ${grid.scale}.`);
+  for (const { what, why } of left) journal.skip(what, `stays as it is: ${why}`);
 }
 
 function takeOver(journal: Journal, from: Journal): void {
