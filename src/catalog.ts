@@ -6,6 +6,7 @@ import { pruneBlocks } from "./techniques/prune/blocks/prune-blocks.ts";
 import { pruneChannels } from "./techniques/prune/channels/prune-channels.ts";
 import { pruneGradually } from "./techniques/prune/channels/prune-gradually.ts";
 import { lottery } from "./techniques/prune/weights/lottery.ts";
+import { pruneVocabulary } from "./techniques/prune/vocabulary/prune-vocabulary.ts";
 import { pruneWeights } from "./techniques/prune/weights/prune-weights.ts";
 import { storeSparse } from "./techniques/prune/storage/store-sparse.ts";
 import { cast } from "./techniques/quantize/cast.ts";
@@ -37,6 +38,7 @@ export const TECHNIQUES: ReadonlyMap<string, Technique> = new Map(
     pruneChannels,
     pruneGradually,
     pruneBlocks,
+    pruneVocabulary,
     lottery,
     storeSparse,
     recover,

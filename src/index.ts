@@ -45,6 +45,7 @@ export { mix } from "./techniques/mixed/mix.ts";
 export { restore } from "./techniques/mixed/restore.ts";
 export { measureSensitivities, openBench } from "./techniques/mixed/sensitivity.ts";
 export type { ChannelScore } from "./techniques/prune/channels/channel-scores.ts";
+export { pruneVocabulary } from "./techniques/prune/vocabulary/prune-vocabulary.ts";
 export { pruneBlocks } from "./techniques/prune/blocks/prune-blocks.ts";
 export { pruneChannels } from "./techniques/prune/channels/prune-channels.ts";
 export { pruneGradually } from "./techniques/prune/channels/prune-gradually.ts";

@@ -6,6 +6,7 @@ import { openSession } from "../run/open-session.node.ts";
 import type { Port, SessionOptions } from "../run/session.ts";
 import { indexRanges, syntheticFeeds } from "../run/synthetic.ts";
 import { type Fidelity, fidelityOf } from "./fidelity.ts";
+import { portTranslation } from "./port-translation.ts";
 
 export interface FidelityOptions extends SessionOptions {
   /** Samples to compare on; without it, synthetic inputs. */
@@ -29,7 +30,13 @@ export async function fidelity(reference: Model, candidate: Model, options: Fide
       const chunks = data
         ? chunksOf(a.inputs, data, samples ?? 64, batch ?? 16)
         : syntheticChunks(a.inputs, samples ?? 8, { seed: seed ?? 1, dims, ranges: indexRanges(reference) });
-      return await fidelityOf(a, b, chunks, { inputs: data ? "data" : "synthetic", signal: options.signal });
+      return await fidelityOf(
+        a,
+        b,
+        chunks,
+        { inputs: data ? "data" : "synthetic", signal: options.signal },
+        portTranslation(reference, candidate),
+      );
     } finally {
       await b.close();
     }

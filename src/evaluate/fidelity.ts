@@ -7,6 +7,7 @@ import { asFloat32 } from "../run/arrays.ts";
 import { type FeedChunk, dropPadding } from "../run/feeds.ts";
 import type { NdArray, Session } from "../run/session.ts";
 import { tensorOutputs } from "./collect.ts";
+import type { PortTranslation } from "./port-translation.ts";
 import { ErrorSums } from "./compare.ts";
 import { areProbabilities, argmax, divergence } from "./rows.ts";
 
@@ -39,12 +40,16 @@ export interface Fidelity {
   readonly outputs: readonly OutputFidelity[];
 }
 
-/** Runs both sessions on the same feeds. The candidate's inputs and outputs must carry the reference's names. */
+/**
+ * Runs both sessions on the same feeds, translated where the candidate's tokens or outputs were cut. The candidate's inputs and outputs
+ * must carry the reference's names.
+ */
 export async function fidelityOf(
   reference: Session,
   candidate: Session,
   chunks: AsyncIterable<FeedChunk> | Iterable<FeedChunk>,
   options: { readonly inputs: "data" | "synthetic"; readonly signal?: AbortSignal | undefined },
+  translation?: PortTranslation,
 ): Promise<Fidelity> {
   const names = tensorOutputs(reference);
   for (const name of names)
@@ -54,11 +59,13 @@ export async function fidelityOf(
   let samples = 0;
   for await (const chunk of chunks) {
     throwIfAborted(options.signal);
-    const expected = await reference.run(chunk.feeds, names);
-    const actual = await candidate.run(chunk.feeds, names);
+    const feeds = translation?.reference(chunk.feeds) ?? chunk.feeds;
+    const expected = await reference.run(feeds, names);
+    const actual = await candidate.run(translation?.candidate(feeds) ?? feeds, names);
     for (const [name, sums] of outputs) {
       const [a, b] = [expected[name], actual[name]];
-      if (a && b) sums.add(dropPadding(a, chunk), dropPadding(b, chunk));
+      const same = a && translation ? await translation.output(name, a) : a;
+      if (same && b) sums.add(dropPadding(same, chunk), dropPadding(b, chunk));
     }
     samples += chunk.size;
   }

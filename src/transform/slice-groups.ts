@@ -165,5 +165,5 @@ function agree(model: Model, expected: ReadonlyMap<Value, readonly Dim[]>, known
       ...(wrong ? { expected: formatShape(wrong[1]) } : {}),
       help: "This is a mistake in pare: please report the model",
     });
-  for (const [output, shape] of before) if (shape) output.shape = shape;
+  for (const [output, shape] of before) if (shape) output.shape = expected.get(output) ?? shape;
 }

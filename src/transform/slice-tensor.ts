@@ -1,6 +1,7 @@
 /** Parts of tensors along their axes, computed when they are read. */
 import { dtypeBits } from "../base/dtype.ts";
 import { PareError } from "../base/error.ts";
+import { packBits, unpackUnsigned } from "../base/packed.ts";
 import { elementCount } from "../base/shape.ts";
 import { Tensor } from "../ir/tensor.ts";
 
@@ -9,13 +10,18 @@ export type Kept = ReadonlyMap<number, readonly number[]>;
 
 /**
  * The elements at these positions, in a tensor that reads them when asked. A tensor that is cut along its first axis alone
- * reads the rows that stay, and nothing else. Throws `internal` for elements of less than a byte.
+ * reads the rows that stay, and nothing else; packed elements of less than a byte are unpacked and packed again. Throws `internal`
+ * for texts.
  */
 export function sliceTensor(tensor: Tensor, kept: Kept): Tensor {
   const bits = dtypeBits(tensor.dtype);
-  if (bits % 8 !== 0 || tensor.strings)
-    throw new PareError("internal", `Tensors of ${tensor.dtype} are not sliced`, { found: `${bits} bits` });
+  if (tensor.strings) throw new PareError("internal", "Tensors of texts are not sliced");
   const shape = tensor.shape.map((size, axis) => kept.get(axis)?.length ?? size);
+  if (bits === 2 || bits === 4)
+    return Tensor.lazy(tensor.dtype, shape, async () => {
+      const elements = unpackUnsigned(await tensor.bytes(), bits, tensor.elements);
+      return packBits(sliceBytes(elements, tensor.shape, kept, 1), bits);
+    });
   const width = bits / 8;
   return Tensor.lazy(tensor.dtype, shape, async () => {
     const rows = kept.get(0);

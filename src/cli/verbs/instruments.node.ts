@@ -16,12 +16,14 @@ import { addInspect } from "./inspect.node.ts";
 import { addReport } from "./report.node.ts";
 import { addSensitivity } from "./sensitivity.node.ts";
 import { addSweep } from "./sweep.node.ts";
+import { addVocabulary } from "./vocabulary.node.ts";
 import { addTrain } from "./train.node.ts";
 
 export function addInstruments(program: Command): void {
   addDemo(program);
   addInspect(program);
   addGroups(program);
+  addVocabulary(program);
   addCheck(program);
   addDiff(program);
   addCompare(program);

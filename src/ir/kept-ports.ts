@@ -1,0 +1,96 @@
+/**
+ * What was cut from a model's inputs and outputs, written into its metadata: which token numbers are left of an input's, and which
+ * positions of an axis. Whoever feeds such a model beside its original translates by it.
+ */
+import { z } from "zod";
+import type { Model } from "./model.ts";
+
+const KEY = "pare.kept";
+
+/** Positions that stay, ascending: the new number i was number `kept[i]` of the first model. */
+export interface KeptAxis {
+  readonly axis: number;
+  readonly kept: readonly number[];
+}
+
+export interface KeptPorts {
+  /** By input: numbers of tokens that stay. */
+  readonly tokens: Readonly<Record<string, readonly number[]>>;
+  /** By output: positions of an axis that stay. */
+  readonly outputs: Readonly<Record<string, KeptAxis>>;
+}
+
+const ranges = z.string().regex(/^\d+(-\d+)?(,\d+(-\d+)?)*$/);
+const schema = z.object({
+  tokens: z.record(z.string(), ranges),
+  outputs: z.record(z.string(), z.object({ axis: z.int(), kept: ranges })),
+});
+
+/** What the model's metadata say was kept; undefined where nothing was cut, or the text is not pare's. */
+export function keptPorts(model: Model): KeptPorts | undefined {
+  const text = model.metadata.get(KEY);
+  if (text === undefined) return undefined;
+  const parsed = schema.safeParse(parseJson(text));
+  if (!parsed.success) return undefined;
+  const { tokens, outputs } = parsed.data;
+  return {
+    tokens: Object.fromEntries(Object.entries(tokens).map(([name, kept]) => [name, fromRanges(kept)])),
+    outputs: Object.fromEntries(
+      Object.entries(outputs).map(([name, { axis, kept }]) => [name, { axis, kept: fromRanges(kept) }]),
+    ),
+  };
+}
+
+/** Notes a cut of the model at hand, on top of what was cut before. */
+export function noteKeptPorts(model: Model, now: KeptPorts): void {
+  const before = keptPorts(model);
+  const compose = (first: readonly number[] | undefined, then: readonly number[]): string =>
+    toRanges(first ? then.flatMap((index) => first[index] ?? []) : then);
+  const tokens = { ...before?.tokens, ...now.tokens };
+  const outputs = { ...before?.outputs, ...now.outputs };
+  const text = {
+    tokens: Object.fromEntries(
+      Object.entries(tokens).map(([name, kept]) => [
+        name,
+        name in now.tokens ? compose(before?.tokens[name], kept) : toRanges(kept),
+      ]),
+    ),
+    outputs: Object.fromEntries(
+      Object.entries(outputs).map(([name, { axis, kept }]) => [
+        name,
+        { axis, kept: name in now.outputs ? compose(before?.outputs[name]?.kept, kept) : toRanges(kept) },
+      ]),
+    ),
+  };
+  model.metadata.set(KEY, JSON.stringify(text));
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** "0-3,7": runs of ascending numbers. */
+export function toRanges(numbers: readonly number[]): string {
+  const runs: [number, number][] = [];
+  for (const number of numbers) {
+    const last = runs.at(-1);
+    if (last && last[1] === number - 1) last[1] = number;
+    else runs.push([number, number]);
+  }
+  return runs.map(([from, to]) => (from === to ? String(from) : `${from}-${to}`)).join(",");
+}
+
+/** The numbers of "0-3,7"; a run that ends before it starts is empty. */
+export function fromRanges(text: string): number[] {
+  return text.split(",").flatMap((run) => {
+    const [from = 0, to = from] = run.split("-").map(Number);
+    return Array.from({ length: Math.max(0, Math.min(to - from + 1, MAX_RUN)) }, (_, i) => from + i);
+  });
+}
+
+/** No vocabulary is longer; a hostile file may claim any run. */
+const MAX_RUN = 1 << 22;
