@@ -17,6 +17,7 @@ import { quantizeWeights } from "./techniques/quantize/weights/quantize-weights.
 import { simulate } from "./techniques/quantize/simulate.ts";
 import { quantize } from "./techniques/quantize/static/quantize.ts";
 import { simplify } from "./techniques/simplify/simplify.ts";
+import { sparsify } from "./techniques/sparsify/sparsify.ts";
 import type { Technique } from "./techniques/technique.ts";
 import { finetune } from "./techniques/tune/finetune.ts";
 import { recover } from "./techniques/tune/recover.ts";
@@ -40,6 +41,7 @@ export const TECHNIQUES: ReadonlyMap<string, Technique> = new Map(
     pruneBlocks,
     pruneVocabulary,
     lottery,
+    sparsify,
     storeSparse,
     recover,
     restore,

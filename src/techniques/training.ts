@@ -9,6 +9,7 @@ import { type LossName, LOSSES, type LossTerm, TEACHER_LOSSES, type TeacherLossN
 import { type OptimizerName, OPTIMIZERS } from "../train/optimizers/optimizer.ts";
 import type { Projection } from "../train/projections.ts";
 import { type ScheduleName, SCHEDULES } from "../train/schedule.ts";
+import type { Shrinkage } from "../train/shrinkage.ts";
 import type { TrainResult } from "../train/train-options.ts";
 import { convertOpset } from "../transform/opset.ts";
 import { engine } from "./engine.ts";
@@ -157,6 +158,8 @@ export interface TrainingSetting {
   readonly batchNorm?: "batch" | "frozen" | undefined;
   /** What weights obey after every step. */
   readonly projections?: readonly Projection[] | undefined;
+  /** A penalty whose proximal step follows each step. */
+  readonly shrinkage?: Shrinkage | undefined;
   /** Share of the steps during which observed ranges follow the data. */
   readonly observe?: number | undefined;
 }
@@ -200,6 +203,7 @@ export async function trainOn(
       maskThreshold: setting.maskThreshold,
       batchNorm: setting.batchNorm,
       projections: setting.projections,
+      shrinkage: setting.shrinkage,
       observe: setting.observe,
       terms,
       teacher: teacher && { model: teacher },

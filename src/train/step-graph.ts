@@ -47,6 +47,8 @@ export interface StepOptions extends ObjectiveOptions, OptimizerOptions, UpdateO
   readonly precision?: "float32" | "mixed" | undefined;
   /** Steps during which observed ranges of simulated activations follow the data; then they stay. Default 0. */
   readonly observeSteps?: number | undefined;
+  /** Steps over which the strength of the penalty rises from 0; default 0. */
+  readonly rampSteps?: number | undefined;
   /** True: Dropout drops, by the numbers fed as `noise`; false: it passes everything. Default true. */
   readonly dropout?: boolean | undefined;
   /**
@@ -235,12 +237,18 @@ function describe(
       const values = optimizer.feed(step, learningRate);
       const feeds: Record<string, NdArray> = {};
       for (const [name, value] of fed) feeds[value.name] = number(values[name] ?? 0);
-      const { begins, steps, averageKeep } = updates.ports;
+      const { begins, steps, averageKeep, shrink } = updates.ports;
       if (begins) feeds[begins.name] = flag(run === 0);
       if (parts.watching) feeds[parts.watching.name] = flag(step < (options.observeSteps ?? 0));
       if (steps) feeds[steps.name] = flag(run === (options.accumulate ?? 1) - 1);
       // A young average follows the weights more closely: min(d, (1 + t)/(10 + t))
       if (averageKeep) feeds[averageKeep.name] = number(Math.min(options.averaging ?? 0, (1 + step) / (10 + step)));
+      if (shrink && here.has(shrink)) {
+        const ramp = Math.min(1, (step + 1) / (options.rampSteps || 1));
+        // Momentum makes the steps of the loss 1/(1 − μ) times as long; so that λ weighs the same against it, those of the penalty too.
+        const reach = optimizer.name === "sgd" ? 1 / (1 - (options.momentum ?? 0.9)) : 1;
+        feeds[shrink.name] = number(learningRate * reach * ramp * (options.shrinkage?.strength ?? 0));
+      }
       return feeds;
     },
   };

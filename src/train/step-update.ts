@@ -5,6 +5,7 @@ import { Tensor } from "../ir/tensor.ts";
 import { add, div, mul, reshape, scalar, scale, type Site, sub } from "../ops/gradients/words.ts";
 import type { Optimizer, Parameter } from "./optimizers/optimizer.ts";
 import type { Projection } from "./projections.ts";
+import { shrink, type Shrinkage } from "./shrinkage.ts";
 import type { StepState } from "./step-state.ts";
 
 /** What a group of parameters has of its own. */
@@ -34,6 +35,8 @@ export interface UpdateOptions {
   readonly movements?: boolean | undefined;
   /** Applied after the optimizer, in order, then the mask. */
   readonly projections?: readonly Projection[] | undefined;
+  /** A penalty whose proximal step follows the projections. */
+  readonly shrinkage?: Shrinkage | undefined;
 }
 
 /** A scale of the loss that adapts: halved when a gradient overflows (that step is skipped), doubled after calm steps. */
@@ -65,6 +68,8 @@ export interface UpdatePorts {
   readonly steps: Value | undefined;
   /** Share of the old average that is kept. */
   readonly averageKeep: Value | undefined;
+  /** Rate of the step times the strength of the penalty. */
+  readonly shrink: Value | undefined;
 }
 
 export interface Updates {
@@ -113,9 +118,11 @@ export function addUpdates(
   gradients = clipped(s, gradients, squares, options);
 
   const averageKeep = options.averaging === undefined ? undefined : b.input("average_keep", "float32", []);
+  const amount = options.shrinkage && b.input("shrink", "float32", []);
   const averages = new Map<string, string>();
   const movements = new Map<string, string>();
   const update = (input: Value, next: Value): void => state.link(input, go ? b.op("Where", [go, next, input]) : next);
+  const nexts = new Map<string, Value>();
   for (const [i, weight] of trained.entries()) {
     const shape = weight.shape as readonly number[];
     const group = options.groupOf?.(weight.name);
@@ -135,6 +142,14 @@ export function addUpdates(
         [next.dtype, next.shape] = ["float32", shape];
         next = projection.project(s, next);
       }
+    [next.dtype, next.shape] = ["float32", shape];
+    nexts.set(weight.name, next);
+    for (const [k, slot] of slots.entries()) update(slot, result.slots[k] as Value);
+  }
+  const shrunk = options.shrinkage && amount ? shrink(s, options.shrinkage, amount, nexts) : nexts;
+  for (const weight of trained) {
+    const shape = weight.shape as readonly number[];
+    let next = shrunk.get(weight.name) as Value;
     const mask = options.masks?.get(weight.name);
     // w ← mask ? w : 0 keeps pruned weights at (positive) zero exactly, whatever the step was
     if (mask) next = b.op("Where", [b.constant("mask", mask), next, scalar(s, "float32", 0)]);
@@ -145,10 +160,9 @@ export function addUpdates(
       update(average, add(s, next, mul(s, sub(s, average, next), averageKeep)));
     }
     update(weight, next);
-    for (const [k, slot] of slots.entries()) update(slot, result.slots[k] as Value);
   }
   if (lossScale && finite) moveLossScale(s, state, lossScale, finite, steps);
-  return { ports: { begins, steps, averageKeep }, trained, averages, movements };
+  return { ports: { begins, steps, averageKeep, shrink: amount }, trained, averages, movements };
 }
 
 /**

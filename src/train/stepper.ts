@@ -62,6 +62,7 @@ export class Stepper {
     const { threads, provider, inProcess, teacher, accumulate = 1 } = options;
     const sessionOptions = { threads, provider, inProcess };
     const batch = Math.min(options.batch ?? 128, dataset.size);
+    const steps = Math.floor(dataset.size / batch) * (options.epochs ?? DEFAULT_EPOCHS);
     const names = trainableParameters(model)
       .map((value) => value.name)
       .filter((name) => !options.frozen?.(name));
@@ -78,9 +79,8 @@ export class Stepper {
       teacher: teacher && { ...teacher, model: inside ? teacher.model : undefined },
       softLabels: indices && (mixed || dataset.labels === "values"),
       labelLength: dataset.labelShape?.[0],
-      observeSteps: Math.round(
-        (options.observe ?? 0) * Math.floor(dataset.size / batch) * (options.epochs ?? DEFAULT_EPOCHS),
-      ),
+      observeSteps: Math.round((options.observe ?? 0) * steps),
+      rampSteps: Math.round((options.shrinkage?.ramp ?? 0) * steps),
     });
     const opened: { close(): Promise<void> }[] = [];
     try {
@@ -162,6 +162,12 @@ async function keyOf(
     ...RUN_KEYS.map((name) => options[name] ?? null),
     teacher ? [await fingerprint(teacher.model), teacher.share ?? null, teacher.temperature ?? null] : null,
     (options.projections ?? []).map(({ name }) => name),
+    options.shrinkage ? JSON.stringify(options.shrinkage, plainNumbers) : null,
     names.map((name) => [name, options.groupOf?.(name) ?? null]),
   ]);
+}
+
+/** Typed arrays and sets as lists. */
+function plainNumbers(_: string, value: unknown): unknown {
+  return ArrayBuffer.isView(value) || value instanceof Set ? [...(value as unknown as Iterable<unknown>)] : value;
 }

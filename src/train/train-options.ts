@@ -33,7 +33,15 @@ export interface TeacherOptions {
 export interface TrainOptions
   extends Omit<
       StepOptions,
-      "batch" | "teacher" | "masks" | "parameters" | "softLabels" | "labelLength" | "block" | "observeSteps"
+      | "batch"
+      | "teacher"
+      | "masks"
+      | "parameters"
+      | "softLabels"
+      | "labelLength"
+      | "block"
+      | "observeSteps"
+      | "rampSteps"
     >,
     ScheduleOptions {
   /** Passes over the data; default 10. */

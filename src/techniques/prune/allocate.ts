@@ -9,6 +9,8 @@ export interface ScoredFamily {
 
 export interface Allocation {
   readonly scope: "local" | "global" | "sensitivity";
+  /** All groups that score at most this go, whatever the ratio. */
+  readonly threshold?: number | undefined;
   /** sensitivity: what is taken first is least damage for its saving. */
   readonly pieces?: readonly Piece[] | undefined;
   /** Kept groups are a multiple of it, where there are as many. */
@@ -46,14 +48,16 @@ export function normalize(scores: Float64Array, by: "mean" | "max" | "sum" | "no
 export function allocate(
   families: readonly ScoredFamily[],
   ratio: number,
-  { scope, pieces = [], multipleOf, least, most }: Allocation,
+  { scope, threshold, pieces = [], multipleOf, least, most }: Allocation,
 ): Map<Family, readonly Group[]> {
   const counts =
-    scope === "local"
-      ? localCounts(families, ratio)
-      : scope === "global"
-        ? globalCounts(families, ratio)
-        : sensitiveCounts(families, ratio, pieces);
+    threshold !== undefined
+      ? families.map(({ scores }) => scores.reduce((sum, score) => sum + Number(score <= threshold), 0))
+      : scope === "local"
+        ? localCounts(families, ratio)
+        : scope === "global"
+          ? globalCounts(families, ratio)
+          : sensitiveCounts(families, ratio, pieces);
   return new Map(
     families.map((each, i) => {
       const size = each.family.groups.length;

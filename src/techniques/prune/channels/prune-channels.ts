@@ -26,6 +26,7 @@ import { z } from "zod";
 import { costOf } from "../../../analyse/cost.ts";
 import { FAMILY_KINDS } from "../../../analyse/group-kinds.ts";
 import { type ChannelGroups, type Family, type Group, channelGroups } from "../../../analyse/groups.ts";
+import { PareError } from "../../../base/error.ts";
 import type { Keep } from "../../../analyse/keep.ts";
 import type { Model } from "../../../ir/model.ts";
 import { LOSSES } from "../../../train/losses/table.ts";
@@ -54,6 +55,11 @@ const options = z.object({
     .default(0.3)
     .describe("share of the channels removed, 0..1 (a target sets its own)")
     .meta({ search: range(0.1, 0.7) }),
+  threshold: z
+    .number()
+    .min(0)
+    .optional()
+    .describe("remove the channels whose score over their family's mean is at most this; 0: those that are zero"),
   macs: share.optional().describe("remove channels until this share of the multiply-accumulates is gone"),
   parameters: share.optional().describe("remove channels until this share of the parameters is gone"),
   bytes: share.optional().describe("remove channels until this share of the bytes of weights is gone"),
@@ -138,6 +144,12 @@ async function run(model: Model, chosen: Chosen, context: Context): Promise<Mode
     return !why;
   });
   const target = targetOf(chosen);
+  const { threshold } = chosen;
+  if (target && threshold !== undefined)
+    throw new PareError("bad-option", "A target and a threshold both say how much goes", {
+      where: "prune-channels option 'threshold'",
+      expected: "one of them",
+    });
   const scored = await scoresOf(model, groups, families, chosen, context);
   if (scored.length === 0) return model;
   const { scope, multipleOf, samples, length } = chosen;
@@ -146,7 +158,7 @@ async function run(model: Model, chosen: Chosen, context: Context): Promise<Mode
       ? await sensitivityPieces(model, groups, scored, { quantity: target?.quantity, samples, length }, context)
       : undefined;
   const most = chosen.maxRatio ?? (scope === "local" ? 1 : MOST_OF_A_LAYER);
-  const how: Allocation = { scope, pieces, multipleOf, least: chosen.minChannels, most };
+  const how: Allocation = { scope, threshold, pieces, multipleOf, least: chosen.minChannels, most };
   const ratio = target ? await ratioFor(model, groups, scored, how, target, context) : chosen.ratio;
   const gone = allocate(scored, ratio, how);
   const before = costOf(model);
@@ -163,7 +175,12 @@ function percent(before: number, after: number): string {
   return before > 0 ? `${((100 * (after - before)) / before).toFixed(1)} %` : "0 %";
 }
 
-function reasonToKeep(family: Family, keep: Keep, { kind, width }: Chosen): string | undefined {
+/** Why a family's channels are left alone; undefined where they may go. */
+export function reasonToKeep(
+  family: Family,
+  keep: Keep,
+  { kind, width }: { readonly kind: readonly string[]; readonly width: boolean },
+): string | undefined {
   if (!kind.includes(family.kind)) return `these are ${family.kind}, and ${kind.join(", ")} were asked for`;
   const named = [...family.producers, ...family.companions].some(
     ({ node, value }) => keep.node(node) || keep.value(value),
@@ -173,7 +190,7 @@ function reasonToKeep(family: Family, keep: Keep, { kind, width }: Chosen): stri
   return family.mixed !== undefined && !asked ? `${family.mixed}; ask for it with width` : undefined;
 }
 
-function journalFrozen({ frozen }: ChannelGroups, journal: Journal): void {
+export function journalFrozen({ frozen }: ChannelGroups, journal: Journal): void {
   for (const { name, count, size, reason } of frozen)
     journal.skip(name, `${count === size ? "" : `${count} of ${size} channels: `}${reason}`);
 }
