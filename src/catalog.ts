@@ -11,6 +11,7 @@ import { pruneWeights } from "./techniques/prune/weights/prune-weights.ts";
 import { storeSparse } from "./techniques/prune/storage/store-sparse.ts";
 import { cast } from "./techniques/quantize/cast.ts";
 import { quantizeAware } from "./techniques/quantize-aware/quantize-aware.ts";
+import { smooth } from "./techniques/quantize/smooth.ts";
 import { equalize } from "./techniques/quantize/static/equalize.ts";
 import { quantizeDynamic } from "./techniques/quantize/quantize-dynamic.ts";
 import { quantizeWeights } from "./techniques/quantize/weights/quantize-weights.ts";
@@ -30,6 +31,7 @@ export const TECHNIQUES: ReadonlyMap<string, Technique> = new Map(
     cast,
     quantizeWeights,
     mix,
+    smooth,
     quantizeDynamic,
     equalize,
     quantize,
