@@ -3,6 +3,7 @@ import type { Graph, Node, Value } from "../ir/graph.ts";
 import type { Model } from "../ir/model.ts";
 import { type Axis, type AxesTerms, axesOf, partsOfMerge } from "../ops/axes.ts";
 import { specOf } from "../ops/registry.ts";
+import type { Carried, OpSpec } from "../ops/spec.ts";
 import type { Dim } from "../base/shape.ts";
 import { nameOf } from "./keep.ts";
 import { inferShapes } from "./shapes.ts";
@@ -174,25 +175,46 @@ function tieNode(ties: AxisTies, node: Node, model: Model): void {
   const where = `${node.opType} '${nameOf(node)}'`;
   const bodies = [...node.subgraphs()];
   if (bodies.length > 0) {
-    tieBodies(ties, node, bodies, where);
+    tieBodies(ties, node, bodies, where, specOf(node, model.opsets.get(node.domain) ?? 1)?.carries);
     return;
   }
   const spec = specOf(node, model.opsets.get(node.domain) ?? 1);
   const terms = spec && axesOf(node, spec);
   if (!terms) {
-    const why = spec ? "does not say which of its axes are tied" : "is not an operator that pare knows";
+    const isLocal = model.functions.some(({ name, domain }) => name === node.opType && domain === node.domain);
+    const why = spec
+      ? "does not say which of its axes are tied"
+      : isLocal
+        ? "is a function of the model, whose inside is not followed"
+        : "is not an operator that pare knows";
     freezeAll(ties, [...node.inputs, ...node.outputs], `${where} ${why}`);
     return;
   }
   tieTerms(ties, node, terms, where, spec.traits?.linear !== undefined);
 }
 
-/** Results of branches are those of the condition; what a loop carries is frozen. Values that bodies capture stay as free as they were. */
-function tieBodies(ties: AxisTies, node: Node, bodies: readonly Graph[], where: string): void {
+/**
+ * Results of branches are those of the condition; what a loop carries is one value before, in and behind it. Values that bodies
+ * capture stay as free as they were.
+ */
+function tieBodies(
+  ties: AxisTies,
+  node: Node,
+  bodies: readonly Graph[],
+  where: string,
+  carries: OpSpec["carries"],
+): void {
   const isCondition = bodies.every((body) => body.inputs.length === 0);
-  if (!isCondition) {
-    const carried = bodies.flatMap((body) => [...body.inputs, ...body.outputs]);
-    freezeAll(ties, [...node.inputs, ...node.outputs, ...carried], `${where} carries it from turn to turn`);
+  if (!isCondition || carries) {
+    const [body] = bodies;
+    const carried = body && bodies.length === 1 ? (carries?.(node) ?? []) : [];
+    const tied = new Set(carried.flatMap((each) => tieCarried(ties, node, body as Graph, each, where)));
+    const all = [...node.inputs, ...node.outputs, ...bodies.flatMap(({ inputs, outputs }) => [...inputs, ...outputs])];
+    freezeAll(
+      ties,
+      all.filter((value) => value && !tied.has(value)),
+      `${where} carries it from turn to turn`,
+    );
     return;
   }
   freezeAll(ties, node.inputs, `${where} decides by it`);
@@ -203,6 +225,28 @@ function tieBodies(ties: AxisTies, node: Node, bodies: readonly Graph[], where: 
         for (const axis of result.shape.keys()) ties.join(ties.of(output, axis), ties.of(result, axis), where);
       else freezeAll(ties, [output, result], `the branches of ${where} differ`);
     }
+}
+
+/** Joins the axes of one value on its way through a loop; returns the values that were joined, none where ranks differ. */
+function tieCarried(ties: AxisTies, node: Node, body: Graph, way: Carried, where: string): Value[] {
+  const at = (list: readonly (Value | undefined)[], index: number | undefined): Value | undefined =>
+    index === undefined ? undefined : list[index];
+  const outer = [at(node.inputs, way.input), at(node.outputs, way.output)];
+  const inner = [at(body.inputs, way.bodyInput), at(body.outputs, way.bodyOutput)];
+  const extra = way.axis === undefined ? 0 : 1;
+  const values = [...outer, ...inner].filter((value): value is Value => value !== undefined && value.name !== "");
+  const rank = (value: Value): number => (value.shape?.length ?? Number.NaN) - (outer.includes(value) ? extra : 0);
+  const [first] = values;
+  if (!first || values.some((value) => rank(value) !== rank(first))) return [];
+  const placeIn = (value: Value, axis: number): number =>
+    outer.includes(value) && way.axis !== undefined && axis >= way.axis ? axis + 1 : axis;
+  for (const value of values) {
+    for (let axis = 0; axis < rank(first); axis++)
+      ties.join(ties.of(first, placeIn(first, axis)), ties.of(value, placeIn(value, axis)), where);
+    if (outer.includes(value) && way.axis !== undefined)
+      ties.freeze(ties.of(value, way.axis), `${where} goes along it`);
+  }
+  return values;
 }
 
 /** One occurrence of an axis in a term. */

@@ -1,8 +1,9 @@
 /** Control flow: If, Loop and Scan. Their bodies are inferred with the types that flow in. */
 import type { Dim } from "../base/shape.ts";
+import type { Node, Value } from "../ir/graph.ts";
 import { FREE, type OpTable, contentsOf } from "./helpers.ts";
 import { lowerIf, lowerLoop, lowerScan } from "./lowered/control.ts";
-import type { Infer, InferContext, Lower, OpSpec, ValueType } from "./spec.ts";
+import type { Carried, Infer, InferContext, OpSpec, ValueType } from "./spec.ts";
 
 /** What two types have in common: sizes that differ are unknown. */
 function common(a: ValueType | undefined, b: ValueType | undefined): ValueType {
@@ -102,13 +103,45 @@ const scanInfer: Infer = (context) => {
   return [...carried, ...scanned];
 };
 
+/** Inputs behind the count and the condition go round; outputs behind those are stacked. */
+const loopCarries = (node: Node): readonly Carried[] => {
+  const count = Math.max(0, node.inputs.length - 2);
+  return node.outputs.map(
+    (_, i): Carried =>
+      i < count
+        ? { input: i + 2, bodyInput: i + 2, bodyOutput: i + 1, output: i }
+        : { bodyOutput: i + 1, output: i, axis: 0 },
+  );
+};
+
+/** States go round; scanned inputs are taken apart, scanned outputs stacked. Axes are counted from the front in the records. */
+const scanCarries = (node: Node): readonly Carried[] => {
+  const scans = node.int("num_scan_inputs", 1);
+  const states = node.inputs.length - scans;
+  const [axes, outAxes] = [node.ints("scan_input_axes") ?? [], node.ints("scan_output_axes") ?? []];
+  const front = (axis: number, value: Value | undefined): number =>
+    axis < 0 ? axis + (value?.shape?.length ?? 0) : axis;
+  return [
+    ...Array.from({ length: states }, (_, i) => ({ input: i, bodyInput: i, bodyOutput: i, output: i })),
+    ...Array.from({ length: scans }, (_, i) => {
+      const input = states + i;
+      return { input, bodyInput: input, axis: front(axes[i] ?? 0, node.inputs[input]) };
+    }),
+    ...node.outputs.slice(states).map((value, i) => ({
+      bodyOutput: states + i,
+      output: states + i,
+      axis: front(outAxes[i] ?? 0, value),
+    })),
+  ];
+};
+
 /** Work lies in the bodies; who sums costs walks into them. */
-function controlOf(since: number, infer: Infer, grad: OpSpec["grad"], lower?: Lower): OpSpec {
-  return { since, infer, cost: FREE, axes: "opaque", grad, ...(lower ? { lower } : {}) };
+function controlOf(since: number, infer: Infer, grad: OpSpec["grad"], rest: Partial<OpSpec> = {}): OpSpec {
+  return { since, infer, cost: FREE, axes: "opaque", grad, ...rest };
 }
 
 export const control: OpTable = {
-  If: controlOf(1, ifInfer, "branches", lowerIf),
-  Loop: controlOf(1, loopInfer, "lower", lowerLoop),
-  Scan: controlOf(8, scanInfer, "lower", lowerScan),
+  If: controlOf(1, ifInfer, "branches", { lower: lowerIf }),
+  Loop: controlOf(1, loopInfer, "lower", { lower: lowerLoop, carries: loopCarries }),
+  Scan: controlOf(8, scanInfer, "lower", { lower: lowerScan, carries: scanCarries }),
 };

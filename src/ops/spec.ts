@@ -63,6 +63,16 @@ export interface Weight {
 
 export type Weights = readonly Weight[] | ((node: Node) => readonly Weight[]);
 
+/** One value on its way through a loop: positions among the node's and the body's inputs and outputs. */
+export interface Carried {
+  readonly input?: number;
+  readonly bodyInput?: number;
+  readonly bodyOutput?: number;
+  readonly output?: number;
+  /** The axis along which turns take one element each, or stack theirs; absent where the whole goes from turn to turn. */
+  readonly axis?: number;
+}
+
 /** Asked by rules that write nodes in place of, or beside, the node at hand. Shapes have been inferred. */
 export interface RuleContext {
   readonly node: Node;
@@ -133,5 +143,7 @@ export interface OpSpec {
   readonly lower?: Lower;
   /** How attributes and inputs that hold sizes, bounds or indices follow when axes lose positions; absent where nothing does. */
   readonly narrow?: Narrow;
+  /** What a loop hands to its body, from turn to turn, and out of it. */
+  readonly carries?: (node: Node) => readonly Carried[];
   readonly traits?: Traits;
 }

@@ -26,7 +26,6 @@ const HALF_TOLERANCE = 4e-3;
 /** Models of shared/data without groups, and why; a test below keeps this list true. */
 const NO_GROUPS: ReadonlySet<string> = new Set([
   "dtln-1.onnx", // its hidden states are inputs and outputs
-  "punctuation-restorer.onnx", // its width is carried by a loop
 ]);
 const NOT_RUN: ReadonlySet<string> = new Set(["qonnx-tfc-2w2a.onnx"]); // the engine does not know its operators
 
