@@ -33,6 +33,36 @@ const SECTIONS = {
         .map((row) => [row.format, row.layer, row.bits.toFixed(2), ...[row.node.run, row.wasm.run, row.node.load].map((x) => `${x.toFixed(2)}×`)]),
     ),
   ],
+  "few-bits": ({ rows }) => {
+    const writer = rows.filter(({ bitsPerCharacter }) => bitsPerCharacter !== undefined);
+    const [float] = writer;
+    const others = rows.filter((row) => !writer.includes(row));
+    const formats = [...new Set(others.map(({ format }) => format))];
+    const models = [...new Set(others.map(({ model }) => model))];
+    const at = (model, format) => rows.find((row) => row.model === model && row.format === format);
+    const cell = ({ bits, bytes }, { bytes: before }) => `${bits === undefined ? "" : `${bits.toFixed(2)}, `}${Math.round(bytes / 1000)} kB${bytes === before ? "" : `, ${percent(bytes / before, 0)}`}`;
+    return [
+      "Few bits in recurrent and convolutional networks",
+      `All weights of ${float.model} (LSTM, embedding, projection) in few bits: bits that a character of the last tenth of tinyshakespeare costs, and bytes of the file. Bits per weight count scales and zero points.`,
+      table(
+        ["format", "method", "bits per weight", "bits per character", "more than fp32", "bytes", "brotli bytes"],
+        writer.map((row) => [
+          row.format,
+          row.method ?? "",
+          row.bits?.toFixed(2) ?? "32.00",
+          row.bitsPerCharacter.toFixed(4),
+          row.method ? (row.bitsPerCharacter - float.bitsPerCharacter).toFixed(4) : "",
+          row.bytes,
+          row.brotliBytes,
+        ]),
+      ),
+      "Of other networks: bits per weight, rounded to nearest, the file, and its share of the float32 file. Biases, and weights of fewer than 256 elements, stay float32.",
+      table(
+        ["network", ...formats],
+        models.map((model) => [model, ...formats.map((format) => cell(at(model, format), at(model, "fp32")))]),
+      ),
+    ];
+  },
   "prune-big": ({ rows }) => [
     "Pruning a model of 1 GB",
     "By magnitude, each in a fresh process; deciding is thresholds and every mask, with nothing written; seconds are those of a machine that did other work at the time, processor seconds are the process's own.",

@@ -55,7 +55,9 @@ function storedBehind(value: Value | undefined, opset: number, depth = 0): Store
     behind.push(...found.map((part) => (isCodebook ? { ...part, isCodebook } : part)));
   }
   const rank = (part: Stored): number => (part.isCodebook ? 0 : part.tensor.elements);
-  return behind.length > 0 ? behind.sort((a, b) => rank(b) - rank(a)) : undefined;
+  // Planes of codes are parts of one tensor: listed once
+  const each = behind.filter(({ tensor: own }, i) => behind.findIndex((part) => part.tensor === own) === i);
+  return each.length > 0 ? each.sort((a, b) => rank(b) - rank(a)) : undefined;
 }
 
 /** True if the node depends on stored tensors alone: it unpacks a weight when the model is loaded, and is no layer. */

@@ -1,9 +1,10 @@
 /** Judges many variants of one model on the same samples, each in one pass: task metrics where there are labels, fidelity always. */
 import { costOf } from "../analyse/cost.ts";
-import { type TypedData, bytesOf } from "../base/dtype.ts";
+import type { TypedData } from "../base/dtype.ts";
 import { PareError, throwIfAborted } from "../base/error.ts";
 import { type Interval, pairedDifference } from "../base/statistics.ts";
 import type { Dataset } from "../data/dataset.ts";
+import { hashOf } from "../data/fingerprint.ts";
 import type { Model } from "../ir/model.ts";
 import { contentHash } from "../kernels/content-hash.ts";
 import { joinRows } from "../run/arrays.ts";
@@ -318,13 +319,6 @@ function sizeOf(arrays: readonly NdArray[]): number {
     (sum, { dtype, data }) => sum + (dtype === "string" ? 64 * data.length : (data as TypedData).byteLength),
     0,
   );
-}
-
-function hashOf({ dtype, shape, data }: NdArray): Promise<string> {
-  const head = `${dtype} ${shape.join()}`;
-  const bytes =
-    dtype === "string" ? new TextEncoder().encode((data as readonly string[]).join("\0")) : bytesOf(data as TypedData);
-  return contentHash(bytes).then((hash) => `${head} ${hash}`);
 }
 
 /** Multiply-accumulates of a run; sizes of symbolic axes are those that are fed. */

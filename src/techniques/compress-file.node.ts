@@ -6,6 +6,7 @@ import { PareError } from "../base/error.ts";
 import { both } from "../base/settle.ts";
 import { type SizeReport, sizeOf } from "../evaluate/size.node.ts";
 import { VERSION } from "../base/version.ts";
+import { fingerprintData } from "../data/fingerprint.ts";
 import { fingerprint } from "../ir/fingerprint.ts";
 import type { Model } from "../ir/model.ts";
 import { FinishedFolder } from "./finished.node.ts";
@@ -74,8 +75,7 @@ async function identityOf(original: Model, steps: readonly Step[], options: Comp
     version: VERSION,
     input,
     steps: steps.map(formatStep),
-    data: data?.name,
-    samples: data?.size,
+    data: data && (await fingerprintData(data)),
     seed,
     provider,
   });

@@ -2,9 +2,13 @@
 import { inferShapes } from "../analyse/shapes.ts";
 import type { Model } from "../ir/model.ts";
 import { freezeDefaults, liftConstants } from "../transform/constants.ts";
+import { captureInvariants } from "../transform/loop-invariants.ts";
 import type { Journal } from "./journal.ts";
 
-/** Constants become initializers that nobody can feed, and dtypes and shapes are inferred. Notes what callers can no longer do. */
+/**
+ * Constants become initializers that nobody can feed, also inside of loops that carry them; dtypes and shapes are inferred. Notes
+ * what callers can no longer do.
+ */
 export function prepareConstants(model: Model, journal: Journal): void {
   const frozen = freezeDefaults(model);
   if (frozen.length > 0)
@@ -12,6 +16,7 @@ export function prepareConstants(model: Model, journal: Journal): void {
       `${frozen.length} inputs with a default value (weights, as older exporters list them) became constants: ${shortList(frozen)}.`,
     );
   liftConstants(model);
+  captureInvariants(model);
   inferShapes(model);
 }
 

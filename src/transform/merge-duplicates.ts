@@ -26,7 +26,7 @@ export function mergeDuplicateNodes(model: Model): number {
     const seen = new Map<string, Node>();
     const gone: Node[] = [];
     for (const node of graph.nodes) {
-      const key = keyOf(node, model, idOf);
+      const key = computationKey(node, model, idOf);
       if (key === undefined) continue;
       const first = seen.get(key);
       if (!first) {
@@ -46,8 +46,8 @@ export function mergeDuplicateNodes(model: Model): number {
   return merged;
 }
 
-/** Text that is equal for nodes that compute the same; undefined for nodes that must not be merged. */
-function keyOf(node: Node, model: Model, idOf: (value: Value) => number): string | undefined {
+/** Text that is equal for nodes that compute the same, inputs being equal where their numbers are; undefined for nodes that must not be merged. */
+export function computationKey(node: Node, model: Model, idOf: (value: Value) => number): string | undefined {
   const opset = model.opsets.get(node.domain) ?? 1;
   const spec = specOf(node, opset);
   if (!spec || spec.traits?.impure || [...node.subgraphs()].length > 0) return undefined;

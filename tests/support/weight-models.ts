@@ -3,6 +3,7 @@ import { toFloat32 } from "../../src/base/to-float32.ts";
 import type { Dim } from "../../src/base/shape.ts";
 import type { Attribute } from "../../src/ir/attribute.ts";
 import { Builder } from "../../src/ir/builder.ts";
+import type { Value } from "../../src/ir/graph.ts";
 import { cloneModel } from "../../src/ir/clone.ts";
 import { Model } from "../../src/ir/model.ts";
 import { Tensor } from "../../src/ir/tensor.ts";
@@ -105,15 +106,26 @@ export function weightsOfCase(name: string): [string, readonly number[]][] {
   return (WEIGHT_CASES[name]?.weights ?? []).map((shape, i) => [`${name} w${i}`, shape]);
 }
 
-/** The quantized weight `name` as floats in its own shape: ŵ = (code − z)·s or levels[code]·s. */
+/**
+ * The quantized weight `name` as floats in its own shape: ŵ = (code − z)·s or levels[code]·s. `byColumns` says of a square matrix
+ * in a packed kernel that its inputs were rows.
+ */
 export async function storedWeight(
   model: Model,
   name: string,
   format: string,
   shape: readonly number[],
+  byColumns = true,
 ): Promise<Float32Array> {
   const known = formatNamed(format as Parameters<typeof formatNamed>[0]);
-  const tensorOf = (part: string): Tensor | undefined => model.graph.find(`${name}.${part}`)?.tensor;
+  const find = (part: string): Value | undefined => {
+    for (const graph of model.graph.allGraphs()) {
+      const value = graph.find(`${name}.${part}`);
+      if (value) return value;
+    }
+    return undefined;
+  };
+  const tensorOf = (part: string): Tensor | undefined => find(part)?.tensor;
   const floats = async (part: string): Promise<Float32Array | undefined> => {
     const tensor = tensorOf(part);
     return tensor && toFloat32(tensor.dtype, await tensor.bytes(), tensor.elements);
@@ -121,8 +133,14 @@ export async function storedWeight(
   const codesTensor = tensorOf("codes") as Tensor;
   const native = known.kind === "levels" ? known.levels.native : undefined;
   const elements = shape.reduce((a, b) => a * b, 1);
-  const node = model.graph.nodes.find(({ inputs }) => inputs.some((input) => input?.name === `${name}.codes`));
-  const packed = node?.opType === "MatMulNBits" || node?.opType === "GatherBlockQuantized";
+  // The codes of a packed table reach a product through a Reshape
+  const codesValue = find("codes");
+  const readers = (codesValue?.uses ?? []).flatMap(({ node }) => [
+    node,
+    ...node.outputs.flatMap((o) => o.uses.map((use) => use.node)),
+  ]);
+  const node = readers.find(({ opType }) => opType === "MatMulNBits" || opType === "GatherBlockQuantized");
+  const packed = node !== undefined;
   const bytes = await codesTensor.bytes();
   const inBytes = codesTensor.dtype === "uint8" && known.bits < 8;
   const codes = inBytes
@@ -152,10 +170,10 @@ export async function storedWeight(
     return scales ? fround(level * (scales[group] as number)) : level;
   };
   // Columns of a stored (k, n) matrix are rows of codes, padded to whole blocks
-  const use =
-    model.graph.find(`${name}.transpose`) !== undefined || (node?.opType === "MatMulNBits" && shape.length === 2);
+  const use = find("transpose") !== undefined || (node?.opType === "MatMulNBits" && shape.length === 2);
   const stored = tensorOf("scales")?.shape[0];
-  if (use && shape.length === 2 && (!packed || stored === shape[1])) {
+  const turned = stored === shape[1] && (stored !== shape[0] || byColumns);
+  if (use && shape.length === 2 && (!packed || turned)) {
     const [k = 1, n = 1] = shape;
     const length = packed ? perRow : k;
     return Float32Array.from({ length: elements }, (_, i) => value((i % n) * length + Math.floor(i / n)));
@@ -186,9 +204,10 @@ function unpackPlanes(bytes: Uint8Array, count: number, bits: number): Uint8Arra
 /** The original model with other weights. */
 export async function withWeights(original: Model, weights: Readonly<Record<string, Float32Array>>): Promise<Model> {
   const model = cloneModel(original);
-  for (const [name, data] of Object.entries(weights)) {
-    const value = model.graph.find(name);
-    if (value?.tensor) value.tensor = Tensor.float32(value.tensor.shape, data);
-  }
+  for (const graph of model.graph.allGraphs())
+    for (const [name, value] of graph.initializers) {
+      const data = weights[name];
+      if (data && value.tensor) value.tensor = Tensor.float32(value.tensor.shape, data);
+    }
   return model;
 }

@@ -1,8 +1,10 @@
 /** A killed GPTQ, AWQ or HQQ goes on where it was: the same bytes as without the kill, finished weights not solved again. */
-import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
+import { datasetOf } from "../../src/data/arrays.ts";
+import type { Dataset } from "../../src/data/dataset.ts";
 import { encodeModel } from "../../src/ir/encode.ts";
 import type { Model } from "../../src/ir/model.ts";
 import { saveFile } from "../../src/ir/save.node.ts";
@@ -10,6 +12,7 @@ import { compressFile } from "../../src/techniques/compress-file.node.ts";
 import { packPart, unpackPart } from "../../src/techniques/finished.ts";
 import { FinishedFolder } from "../../src/techniques/finished.node.ts";
 import { quantizeWeights } from "../../src/techniques/quantize/weights/quantize-weights.ts";
+import type { Progress, Step } from "../../src/techniques/technique.ts";
 import { mlpModel } from "../support/models.ts";
 import { runTechnique } from "../support/run-technique.ts";
 
@@ -60,6 +63,30 @@ describe.each(["gptq", "awq", "hqq"])("%s", (method) => {
 });
 
 describe("what is kept", () => {
+  it("is given up where samples of the same name and number have changed", async () => {
+    const [input, output] = [join(folder, "data-in.onnx"), join(folder, "data-out.onnx")];
+    await saveFile(mlpModel(), input);
+    const samples = (shift: number): Dataset => {
+      const x = Float32Array.from({ length: 16 * 16 }, (_, i) => Math.sin(i + shift));
+      return datasetOf({ fields: { input: { dtype: "float32", shape: [16, 16], data: x } } });
+    };
+    const step = (): Step => quantizeWeights({ method: "gptq", block: 16, minElements: 1, samples: 16 });
+    /** When the last part was kept by a run that is killed while it writes. */
+    const lastKept = async (data: Dataset): Promise<number> => {
+      const onProgress = ({ stage }: Progress): void => {
+        if (stage === "writing") throw new Error("killed");
+      };
+      await expect(compressFile(input, output, [step()], { threads: 1, data, onProgress })).rejects.toThrow("killed");
+      const parts = join(folder, ".data-out.onnx.finished");
+      return Math.max(...readdirSync(parts).map((name) => statSync(join(parts, name)).mtimeMs));
+    };
+    const first = await lastKept(samples(0));
+    expect(await lastKept(samples(0))).toBe(first);
+    expect(await lastKept(samples(1))).toBeGreaterThan(first);
+    rmSync(join(folder, ".data-out.onnx.finished"), { recursive: true });
+    rmSync(input);
+  });
+
   it("belongs to one run: another recipe, input or seed starts anew", async () => {
     const output = join(folder, "other.onnx");
     await new FinishedFolder(output, async () => "a").put("key", Uint8Array.of(1));

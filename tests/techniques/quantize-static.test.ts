@@ -170,6 +170,118 @@ describe("fitting to the original", () => {
     240_000,
   ); // a training session for every part
 
+  describe("learned rounding of one layer", () => {
+    const [INPUTS, OUTPUTS, SAMPLES] = [8, 3, 64];
+    /** Inputs that move together, so that errors of neighbouring weights can cancel. */
+    const inputs = (): Float32Array => {
+      const rng = new Rng(5);
+      return Float32Array.from({ length: SAMPLES }, () => rng.normal()).reduce(
+        (all, common, row) => {
+          for (let i = 0; i < INPUTS; i++) all[row * INPUTS + i] = common + 0.2 * rng.normal();
+          return all;
+        },
+        new Float32Array(SAMPLES * INPUTS),
+      );
+    };
+    const layer = (): Model =>
+      unary(
+        "float32",
+        ["n", INPUTS],
+        (b, x) =>
+          b.op("Gemm", [x, b.constant("w", randomTensor([OUTPUTS, INPUTS], 4, 0.3))], {
+            name: "fc",
+            attributes: { transB: 1 },
+          }),
+        { shape: ["n", OUTPUTS] },
+        17,
+      );
+    const fitted = async (
+      fit: string,
+      iterations = 300,
+    ): Promise<{ codes: Int8Array; scales: Float32Array; step: number; zero: number }> => {
+      const x = { dtype: "float32", shape: [SAMPLES, INPUTS], data: inputs() } as const;
+      const { model } = await runTechnique(
+        quantize,
+        layer(),
+        { ...options, to: "int4", fit, iterations },
+        datasetOf({ fields: { x } }),
+      );
+      const packed = [...model.graph.initializers.values()].find(({ name }) => name.endsWith(".packed"));
+      const bytes = (await packed?.tensor?.bytes()) as Uint8Array;
+      const codes = Int8Array.from(
+        { length: OUTPUTS * INPUTS },
+        (_, i) => ((bytes[i >> 1] as number) << (i % 2 ? 24 : 28)) >> 28,
+      );
+      const gemm = model.graph.nodes.find(({ opType }) => opType === "Gemm");
+      const scales = (await gemm?.inputs[1]?.producer?.inputs[1]?.tensor?.data()) as Float32Array;
+      const [, step, zero] = model.graph.nodes.find(({ opType }) => opType === "QuantizeLinear")?.inputs ?? [];
+      const number = async (value: typeof step): Promise<number> =>
+        Number((await value?.tensor?.data())?.[0]);
+      return { codes, scales, step: await number(step), zero: await number(zero) };
+    };
+
+    it("comes near the best of all roundings, which nearest codes do not", async () => {
+      const { codes: nearest, scales, step, zero } = await fitted("none");
+      const learned = await fitted("layers");
+      expect(learned.scales).toEqual(scales);
+      const w = (await randomTensor([OUTPUTS, INPUTS], 4, 0.3).data()) as Float32Array;
+      const x = inputs();
+      const read = x.map((value) => (Math.min(255, Math.max(0, Math.round(value / step) + zero)) - zero) * step);
+      /** Σ (Σ_i x̂_i·ŵ_i − x_i·w_i)² of an output. */
+      const errorOfOutput = (o: number, codes: ArrayLike<number>): number => {
+        let sum = 0;
+        for (let row = 0; row < SAMPLES; row++) {
+          let off = 0;
+          for (let i = 0; i < INPUTS; i++) {
+            const at = row * INPUTS + i;
+            off += (read[at] ?? 0) * (codes[i] ?? 0) * (scales[o] ?? 0) - (x[at] ?? 0) * (w[o * INPUTS + i] ?? 0);
+          }
+          sum += off * off;
+        }
+        return sum;
+      };
+      const total = (codes: Int8Array): number =>
+        Array.from({ length: OUTPUTS }, (_, o) => errorOfOutput(o, codes.subarray(o * INPUTS))).reduce((a, b) => a + b);
+      let best = 0;
+      for (let o = 0; o < OUTPUTS; o++) {
+        let least = Number.POSITIVE_INFINITY;
+        for (let choice = 0; choice < 2 ** INPUTS; choice++) {
+          const codes = Array.from({ length: INPUTS }, (_, i) =>
+            Math.min(7, Math.max(-8, Math.floor((w[o * INPUTS + i] ?? 0) / (scales[o] ?? 1)) + ((choice >> i) & 1))),
+          );
+          least = Math.min(least, errorOfOutput(o, codes));
+        }
+        best += least;
+      }
+      // The control: there is something to find, and what is read off the model is what was rounded to nearest
+      expect(Array.from(nearest)).toEqual(
+        Array.from(w, (value, i) => Math.round(value / (scales[Math.floor(i / INPUTS)] ?? 1)) + 0),
+      );
+      expect(total(nearest)).toBeGreaterThan(3 * best);
+      expect(total(learned.codes)).toBeGreaterThanOrEqual(0.999 * best); // no sum in another order goes below the optimum
+      // Gradient steps end in a local minimum: four fifths of what there is to win, and what one step does not
+      const won = (codes: Int8Array): number => (total(nearest) - total(codes)) / (total(nearest) - best);
+      expect(won(learned.codes)).toBeGreaterThan(0.8);
+      expect(won((await fitted("layers", 1)).codes)).toBeLessThan(0.5);
+    }, 120_000);
+  });
+
+  it("says in how many bits weights are stored", async () => {
+    const { journal } = await runTechnique(
+      quantize,
+      residualNet(),
+      { ...options, to: "int4", wide: ["last"], fit: "none" },
+      samples(),
+    );
+    expect(journal.changed.map(({ what, how }) => `${what}: ${how.split(" ")[1]}`)).toEqual([
+      "stem: int4",
+      "a: int4",
+      "b: int4",
+      "Gemm: int8",
+    ]);
+    expect(journal.changed[0]?.bytesAfter).toBe(72 + 4 * 4 + 4 * 8); // codes, scales, biases with theirs
+  });
+
   it("stores 4-bit codes packed, below and from opset 21, and the engine runs int8 kernels on them", async () => {
     for (const opset of [17, 21]) {
       const model = residualNet();

@@ -9,6 +9,7 @@ import type { LineStore } from "../../base/line-store.ts";
 import { VERSION } from "../../base/version.ts";
 import { Probe, type ProbeScore } from "../../evaluate/probe.ts";
 import { cloneModel } from "../../ir/clone.ts";
+import { fingerprintData } from "../../data/fingerprint.ts";
 import { fingerprint } from "../../ir/fingerprint.ts";
 import type { Model } from "../../ir/model.ts";
 import { contentHash } from "../../kernels/content-hash.ts";
@@ -207,7 +208,7 @@ async function storeOf(
 ): Promise<LineStore | undefined> {
   const { openLines } = await engine();
   const { weights, metrics } = options;
-  const calibration = options.formats.includes("w8a8") ? [data?.name, seed] : [];
+  const calibration = options.formats.includes("w8a8") ? [data && (await fingerprintData(data)), seed] : [];
   const key = JSON.stringify([
     VERSION,
     await fingerprint(base),

@@ -2,11 +2,8 @@
 import type { Model } from "../../ir/model.ts";
 import { packCodes } from "../../base/packed.ts";
 import { hasPackedType, irVersionFor, unpackCodes } from "../../transform/unpack-weights.ts";
-import type { LinearCodes } from "./static/linear-weights.ts";
+import { type LinearCodes, storedBits } from "./static/linear-weights.ts";
 import type { LinearNode } from "./static/qdq-plan.ts";
-
-/** Largest code of 4 bits. */
-const LARGEST = 7;
 
 /** Replaces int8 codes of [−8, 7] by packed ones that the engine unpacks at load, in front of the same DequantizeLinear. */
 export async function packNarrow(
@@ -17,7 +14,8 @@ export async function packNarrow(
   for (const [index, { node, weight }] of linear.entries()) {
     const dequantize = node.inputs[1]?.producer;
     const stored = dequantize?.inputs[0];
-    if ((codes[index]?.high ?? 0) > LARGEST || !dequantize || !stored?.tensor) continue;
+    const own = codes[index];
+    if (!own || storedBits(own) > 4 || !dequantize || !stored?.tensor) continue;
     const bytes = Uint8Array.from((await stored.tensor.data()) as Int8Array, (code) => code & 15);
     const value = unpackCodes(
       model.graph,

@@ -35,6 +35,11 @@ export interface LinearCodes {
   readonly error: number;
 }
 
+/** Bits that a code takes in the file. */
+export function storedBits({ high }: Pick<LinearCodes, "high">): 4 | 8 {
+  return high < 8 ? 4 : 8;
+}
+
 /** Integers beyond this leave no room for the sum that a bias is added to. */
 const LARGEST_BIAS = 2 ** 30;
 
@@ -84,7 +89,7 @@ export function insertLinear(
     axis: perChannel ? channelAxis : undefined,
     name: weight.name,
   });
-  let bytesAfter = codes.length + scales.length * 4;
+  let bytesAfter = Math.ceil((codes.length * storedBits(quantized)) / 8) + scales.length * 4;
   if (biases && bias) {
     const channels = biases.length;
     const biasScales = scales.map((scale) => inputScale * scale);

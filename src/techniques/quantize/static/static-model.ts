@@ -6,7 +6,7 @@ import { type Bounds, clampBounds } from "../../../transform/clamps.ts";
 import { absorbClamp, padCodes, quantizeActivation } from "../../../transform/insert-qdq.ts";
 import { removeDead } from "../../../transform/remove-dead.ts";
 import type { Journal } from "../../journal.ts";
-import { insertLinear, type LinearCodes } from "./linear-weights.ts";
+import { insertLinear, type LinearCodes, storedBits } from "./linear-weights.ts";
 import type { QdqPlan } from "./qdq-plan.ts";
 import type { Grid } from "./range-search.ts";
 
@@ -73,7 +73,7 @@ export function writeStatic(
 }
 
 function describeWeights({ high, layout }: LinearCodes): string {
-  const bits = high <= 7 ? "int4" : high < 127 ? "int8 in 7 bits" : "int8";
+  const bits = storedBits({ high }) === 4 ? "int4" : high < 127 ? "int8 in 7 bits" : "int8";
   return `${bits} ${layout.channels > 1 ? "per channel" : "per tensor"}`;
 }
 

@@ -35,11 +35,12 @@ import { removeDead } from "../../../transform/remove-dead.ts";
 import { type WeightSite, weightSites } from "../../../transform/weight-sites.ts";
 import { EagerBudget } from "../../eager.ts";
 import { keepOf, keepOption } from "../../keep-option.ts";
-import { prepareConstants } from "../../prepare.ts";
+import { prepareConstants, shortList } from "../../prepare.ts";
 import { choices, range } from "../../search-range.ts";
 import { type TechniqueFunction, defineTechnique } from "../../technique.ts";
 import { BALANCE_TEXT } from "../balanced.ts";
 import { type SolverSite, solveWeights, whyNotSolved } from "./calibrated-weights.ts";
+import { foldComputedWeights } from "./computed-weights.ts";
 import { endsOption, formatsOf, layersOption, onlyOption } from "./layer-formats.ts";
 import type { Solved } from "./solved-codes.ts";
 import { type Bits, type NumberFormat, WEIGHT_FORMATS, type WeightFormat, formatNamed } from "./formats.ts";
@@ -157,6 +158,7 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
   async run(model, options, context) {
     const { journal } = context;
     prepareConstants(model, journal);
+    await foldComputedWeights(model, journal);
     const kernels = await loadKernels();
     const keep = keepOf(options.keep, model, journal);
     const eager = new EagerBudget();
@@ -195,7 +197,7 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
       won = "",
     ): Promise<void> => {
       const { value, tensor, uses } = site;
-      const layers = uses.map((use) => use.node.name || use.node.opType).join(", ");
+      const layers = shortList(uses.map((use) => use.node.name || use.node.opType));
       const { dtype, shape, byteLength } = tensor;
       const bytesAfter = bytesOfPlan(chosen, tensor, plan);
       const codes = applyPlan(model, kernels, site, chosen, plan, solved);
