@@ -60,46 +60,61 @@ export function unpackWeight(
   name: string,
   before: Node | undefined,
 ): Value {
-  const b = new Builder(graph, { prefix: `${name}.`, before });
-  const cast = (value: Value, to: DType): Value =>
-    b.op("Cast", [value], { attributes: { to: dtypeCode(to) }, name: "cast" });
-  const codes = b.constant("codes", parts.codes);
+  const site = siteOf(graph, before);
+  const { op, cast } = site;
+  const constant = (part: string, tensor: Tensor): Value => graph.addInitializer(`${name}.${part}`, tensor);
+  const codes = constant("codes", parts.codes);
   const unsigned = parts.codes.dtype.startsWith("uint");
   // What a zero point or levels do not say: unsigned codes stand around their middle.
   const middle = unsigned && !parts.zeroPoints && !parts.levels ? 2 ** (parts.bits - 1) : 0;
   const number: DType = parts.levels ? "int32" : "float32";
   let value: Value;
   if (parts.bits < 8 && parts.codes.dtype === "uint8")
-    value = planes(b, codes, { ...parts, bits: parts.bits as CodeBits, number, middle }, opset);
+    value = planes(site, codes, { ...parts, bits: parts.bits as CodeBits, number, middle }, opset);
   else {
     value = cast(codes, number);
-    if (middle > 0) value = b.op("Sub", [value, scalarConstant(graph, middle)], { name: "sub" });
+    if (middle > 0) value = op("Sub", [value, scalarConstant(graph, middle)]);
   }
   if (parts.levels) {
     const levels =
       parts.levelsName === undefined
-        ? b.constant("levels", parts.levels)
+        ? constant("levels", parts.levels)
         : sharedConstant(graph, parts.levelsName, parts.levels);
-    value = b.op("Gather", [levels, value], { name: "level" });
+    value = op("Gather", [levels, value]);
   }
-  if (parts.zeroPoints)
-    value = b.op("Sub", [value, cast(b.constant("zero", parts.zeroPoints), "float32")], { name: "sub" });
+  if (parts.zeroPoints) value = op("Sub", [value, cast(constant("zero", parts.zeroPoints), "float32")]);
   if (parts.scales) {
-    const scales = b.constant("scales", parts.scales);
-    value = b.op("Mul", [value, parts.scales.dtype === "float32" ? scales : cast(scales, "float32")], { name: "mul" });
+    const scales = constant("scales", parts.scales);
+    value = op("Mul", [value, parts.scales.dtype === "float32" ? scales : cast(scales, "float32")]);
   }
-  if (parts.grouped.join() !== parts.shape.join())
-    value = b.op("Reshape", [value, shapeConstant(graph, parts.shape)], { name: "shape" });
-  if (parts.transpose) value = b.op("Transpose", [value], { attributes: { perm: [1, 0] }, name: "transpose" });
+  if (parts.grouped.join() !== parts.shape.join()) value = op("Reshape", [value, shapeConstant(graph, parts.shape)]);
+  if (parts.transpose) value = op("Transpose", [value], { perm: [1, 0] });
   if (parts.dtype !== "float32") value = cast(value, parts.dtype);
   value.dtype = parts.dtype;
   value.shape = parts.transpose ? parts.shape.toReversed() : parts.shape;
   return value;
 }
 
+/** Where the nodes that unpack go. Their names are short: each stands three times in the file. */
+interface Site {
+  readonly graph: Graph;
+  op(
+    opType: string,
+    inputs: readonly Value[],
+    attributes?: Readonly<Record<string, number | readonly number[]>>,
+  ): Value;
+  cast(value: Value, to: DType): Value;
+}
+
+function siteOf(graph: Graph, before: Node | undefined): Site {
+  const b = new Builder(graph, { before });
+  const op: Site["op"] = (opType, inputs, attributes = {}) => b.op(opType, inputs, { attributes, name: "pare.w" });
+  return { graph, op, cast: (value, to) => op("Cast", [value], { to: dtypeCode(to) }) };
+}
+
 /** Codes minus `middle` in `grouped` shape, out of the bytes of their planes. */
 function planes(
-  b: Builder,
+  site: Site,
   bytes: Value,
   parts: {
     readonly bits: CodeBits;
@@ -109,25 +124,23 @@ function planes(
   },
   opset: number,
 ): Value {
-  const { graph } = b;
+  const { graph, op, cast } = site;
   const elements = elementCount(parts.grouped);
-  const cast = (value: Value, to: DType): Value =>
-    b.op("Cast", [value], { attributes: { to: dtypeCode(to) }, name: "cast" });
   const widths = planesOf(parts.bits) as readonly (1 | 2 | 4)[];
+  const grouped = shapeConstant(graph, parts.grouped);
   let sum: Value | undefined;
   let [at, shift] = [0, 0];
   for (const width of widths) {
     const end = at + Math.ceil((elements * width) / 8);
-    const own = widths.length > 1 ? range(b, bytes, [at, end], opset) : bytes;
+    const own = widths.length > 1 ? range(site, bytes, [at, end], opset) : bytes;
     const table = cast(codeTable(graph, width, 2 ** shift, shift === 0 ? parts.middle : 0), parts.number);
-    const fields = b.op("Gather", [table, cast(own, "int32")], { name: "pairs" }); // (bytes, 8/width)
-    const whole = widths.length === 1 && (elements * width) % 8 === 0;
-    const plane = whole ? fields : range(b, fields, [0, elements], opset, true);
-    sum = sum ? b.op("Add", [sum, plane], { name: "planes" }) : plane;
+    const fields = op("Gather", [table, cast(own, "int32")]); // (bytes, 8/width)
+    const plane = op("Reshape", [trimmed(site, fields, elements, (elements * width) % 8 === 0, opset), grouped]);
+    sum = sum ? op("Add", [sum, plane]) : plane;
     at = end;
     shift += width;
   }
-  return b.op("Reshape", [sum, shapeConstant(graph, parts.grouped)], { name: "grouped" });
+  return sum as Value;
 }
 
 /**
@@ -142,37 +155,37 @@ export function unpackCodes(
   name: string,
   before: Node | undefined,
 ): Value {
-  const b = new Builder(graph, { prefix: `${name}.`, before });
+  const site = siteOf(graph, before);
+  const { op, cast } = site;
   const elements = elementCount(shape);
+  const type: DType = hasPackedType(4, opset) ? "int4" : "uint8";
+  const codes = graph.addInitializer(
+    `${name}.packed`,
+    Tensor.of(type, type === "int4" ? shape : [packed.length], packed),
+  );
   let value: Value;
-  if (hasPackedType(4, opset)) {
-    const codes = b.constant("packed", Tensor.of("int4", shape, packed));
-    value = b.op("Cast", [codes], { attributes: { to: dtypeCode("int8") }, name: "codes" });
-  } else {
-    const bytes = b.constant("packed", Tensor.of("uint8", [packed.length], packed));
-    const index = b.op("Cast", [bytes], { attributes: { to: dtypeCode("int32") }, name: "bytes" });
-    const pairs = b.op("Gather", [codeTable(graph, 4, 1, 0, true), index], { name: "pairs" });
-    const flat = elements % 2 === 0 ? pairs : range(b, pairs, [0, elements], opset, true);
-    value = b.op("Reshape", [flat, shapeConstant(graph, shape)], { name: "codes" });
+  if (type === "int4") value = cast(codes, "int8");
+  else {
+    const pairs = op("Gather", [codeTable(graph, 4, 1, 0, true), cast(codes, "int32")]);
+    value = op("Reshape", [trimmed(site, pairs, elements, elements % 2 === 0, opset), shapeConstant(graph, shape)]);
   }
   [value.dtype, value.shape] = ["int8", shape];
   return value;
 }
 
-/** Elements [start, end), for example those before what a padded last byte adds; of the flat array if `flatten`. */
-function range(
-  b: Builder,
-  value: Value,
-  [start, end]: readonly [number, number],
-  opset: number,
-  flatten = false,
-): Value {
-  const flat = flatten ? b.op("Reshape", [value, shapeConstant(b.graph, [-1])], { name: "flat" }) : value;
-  if (opset < 10)
-    return b.op("Slice", [flat], { attributes: { axes: [0], starts: [start], ends: [end] }, name: "first" });
-  const ends = sharedConstant(b.graph, `ends_${end}`, Tensor.int64([end]));
-  const starts = sharedConstant(b.graph, `starts_${start}`, Tensor.int64([start]));
-  return b.op("Slice", [flat, starts, ends], { name: "first" });
+/** Without what fills up the last byte, flat then. */
+function trimmed(site: Site, fields: Value, elements: number, whole: boolean, opset: number): Value {
+  if (whole) return fields;
+  const flat = site.op("Reshape", [fields, shapeConstant(site.graph, [-1])]);
+  return range(site, flat, [0, elements], opset);
+}
+
+/** Elements [start, end) of a flat array. */
+function range({ graph, op }: Site, flat: Value, [start, end]: readonly [number, number], opset: number): Value {
+  if (opset < 10) return op("Slice", [flat], { axes: [0], starts: [start], ends: [end] });
+  const ends = sharedConstant(graph, `ends_${end}`, Tensor.int64([end]));
+  const starts = sharedConstant(graph, `starts_${start}`, Tensor.int64([start]));
+  return op("Slice", [flat, starts, ends]);
 }
 
 /**

@@ -18,8 +18,8 @@ import { storedWeight, withWeights } from "../support/weight-models.ts";
 
 type Stored = Exclude<WeightFormat, "float">;
 
-/** Weights with fewer elements stay as they are: the nodes that unpack them would be larger. */
-const LEAST = 256;
+/** Weights with fewer elements stay as they are: of some, the nodes that unpack them would be larger. */
+const LEAST = 1024;
 /** Sums of products in another order, through all layers of a network. */
 const TOLERANCE = 1e-3;
 
@@ -56,7 +56,12 @@ interface Case {
 
 async function quantized(path: string, to: Stored): Promise<Case> {
   const before = await loadFile(path);
-  const { model, journal } = await runTechnique(quantizeWeights, before, { to, compute: "fp32", method: "rtn" });
+  const { model, journal } = await runTechnique(quantizeWeights, before, {
+    to,
+    compute: "fp32",
+    method: "rtn",
+    minElements: LEAST,
+  });
   prepareConstants(before, new Journal());
   await foldComputedWeights(before, new Journal());
   const sites = weightSites(before).filter(({ tensor }) => tensor.elements >= LEAST);
@@ -99,7 +104,12 @@ describeWithData("few bits on real networks", "models", (folder) => {
     it("takes bytes in proportion to bits", async () => {
       const before = await loadFile(join(folder, file));
       const bytes = [4, 3, 2].map(async (bits) => {
-        const { model, journal } = await runTechnique(quantizeWeights, before, { bits, form: "folded", method: "rtn" });
+        const { model, journal } = await runTechnique(quantizeWeights, before, {
+          bits,
+          form: "folded",
+          method: "rtn",
+          minElements: LEAST,
+        });
         return [constantBytes(model), journal.changed.reduce((sum, { bytesBefore = 0 }) => sum + bytesBefore / 4, 0)];
       });
       const [[four = 0, elements = 0], [three = 0], [two = 0]] = (await Promise.all(bytes)) as [

@@ -215,8 +215,7 @@ describe("fitting to the original", () => {
       const gemm = model.graph.nodes.find(({ opType }) => opType === "Gemm");
       const scales = (await gemm?.inputs[1]?.producer?.inputs[1]?.tensor?.data()) as Float32Array;
       const [, step, zero] = model.graph.nodes.find(({ opType }) => opType === "QuantizeLinear")?.inputs ?? [];
-      const number = async (value: typeof step): Promise<number> =>
-        Number((await value?.tensor?.data())?.[0]);
+      const number = async (value: typeof step): Promise<number> => Number((await value?.tensor?.data())?.[0]);
       return { codes, scales, step: await number(step), zero: await number(zero) };
     };
 

@@ -45,10 +45,7 @@ import { endsOption, formatsOf, layersOption, onlyOption } from "./layer-formats
 import type { Solved } from "./solved-codes.ts";
 import { type Bits, type NumberFormat, WEIGHT_FORMATS, type WeightFormat, formatNamed } from "./formats.ts";
 import { applyPlan } from "./weight-forms.ts";
-import { type Plan, type PlanOptions, bytesOfPlan, planOf } from "./weight-plan.ts";
-
-/** Bytes that the extra nodes and names of one weight take in the file: below this, nothing is won. */
-const NODE_BYTES = 400;
+import { type Plan, type PlanOptions, bytesOfPlan, nodeBytesOf, planOf } from "./weight-plan.ts";
 
 /** Searching the scales of so many bytes of weights takes seconds, not minutes. */
 const SEARCH_BYTES = 1e9;
@@ -243,7 +240,7 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
         continue;
       }
       const bytesAfter = bytesOfPlan(chosen, tensor, plan);
-      if (bytesAfter + NODE_BYTES >= tensor.byteLength) {
+      if (bytesAfter + nodeBytesOf(chosen, plan.format) >= tensor.byteLength) {
         journal.skip(
           label,
           `would not shrink: ${tensor.byteLength} bytes would become ${bytesAfter} and the nodes that unpack them`,
@@ -282,7 +279,7 @@ function tablesWorth(
     const options = optionsOf(site);
     const plan = options && planOf(model, site, options);
     if (!options || typeof plan !== "object" || plan.kind !== "folded") continue;
-    const saving = site.tensor.byteLength - bytesOfPlan(plan, site.tensor, options) - NODE_BYTES;
+    const saving = site.tensor.byteLength - bytesOfPlan(plan, site.tensor, options) - nodeBytesOf(plan, options.format);
     const { bits } = options.format;
     savings.set(bits, (savings.get(bits) ?? 0) + Math.max(0, saving));
   }

@@ -1,5 +1,5 @@
 /** Which form a low-precision weight takes in the graph, and the bytes of it. */
-import { packedBytes } from "../../../base/packed.ts";
+import { type CodeBits, packedBytes, planesOf } from "../../../base/packed.ts";
 import type { Model } from "../../../ir/model.ts";
 import type { Tensor } from "../../../ir/tensor.ts";
 import { constantTensor } from "../../../transform/constants.ts";
@@ -155,6 +155,13 @@ export function bytesOfPlan(plan: Plan, tensor: Tensor, options: PlanOptions): n
   const [rows = 1, cols = 1] = plan.transpose ? tensor.shape.toReversed() : tensor.shape;
   const blocks = Math.ceil(cols / plan.block);
   return rows * (blocks * ((plan.block * bits) / 8 + scaleBytes) + (zeros ? Math.ceil((blocks * bits) / 8) : 0));
+}
+
+/** About the bytes that the nodes and names of one weight add to the file: where they are more than what is won, nothing is. */
+export function nodeBytesOf(plan: Plan, { bits }: NumberFormat): number {
+  if (plan.kind !== "folded") return 200;
+  if (bits >= 8) return 450;
+  return planesOf(bits as CodeBits).length > 1 ? 1250 : 700;
 }
 
 /** A codebook for the whole weight holds its scale itself. */
