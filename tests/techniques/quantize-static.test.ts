@@ -269,7 +269,7 @@ describe("fitting to the original", () => {
     const { journal } = await runTechnique(
       quantize,
       residualNet(),
-      { ...options, to: "int4", wide: ["last"], fit: "none" },
+      { ...options, to: "int4", layers: { "op:Gemm": "int8" }, fit: "none" },
       samples(),
     );
     expect(journal.changed.map(({ what, how }) => `${what}: ${how.split(" ")[1]}`)).toEqual([
