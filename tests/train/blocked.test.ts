@@ -28,6 +28,8 @@ interface Layer {
   readonly autoPad?: string;
   /** Keeps every second row and column from the second on. */
   readonly sliced?: boolean;
+  /** Channels of zeros behind the others, as the shortcuts of CIFAR's ResNets have them. */
+  readonly zeros?: number;
 }
 
 interface Case {
@@ -153,6 +155,15 @@ const CASES: readonly Case[] = [
     ],
   },
   {
+    name: "an odd number of channels that comes back from another layout",
+    batch: 16,
+    input: [16, 7, 8],
+    layers: [
+      { ...three, outputs: 22, zeros: 8 },
+      { ...three, outputs: 30 },
+    ],
+  },
+  {
     name: "other activations",
     batch: 16,
     input: [16, 5, 5],
@@ -207,8 +218,9 @@ function build({ input, layers }: Case): Model {
       const ends = b.constant("ends", Tensor.of("int64", [2], BigInt64Array.of(99n, 2n ** 63n - 1n)));
       y = b.op("Slice", [y, list([1, 1]), ends, list([2, -1]), list([2, 2])]);
     }
+    if (layer.zeros) y = b.op("Pad", [y, list([0, 0, 0, 0, 0, layer.zeros, 0, 0])]);
     x = y;
-    channels = layer.outputs;
+    channels = layer.outputs + (layer.zeros ?? 0);
   }
   const out = b.op("Flatten", [b.op("GlobalAveragePool", [x])]);
   [out.dtype, out.shape] = ["float32", ["batch", channels]];

@@ -90,7 +90,7 @@ export function planeMeans(s: Site, x: Value, [n, c]: Image): Value {
 /** Blocks of a plain image (n, c, h, w); added channels are zero. */
 export function toBlocks(s: Site, x: Value, [n, c, h, w]: Image, block: number): Value {
   const missing = c % 4 === 0 ? 0 : roundUp(c, block) - c; // the engine's operator fills up multiples of 4 itself
-  const full = pad(s, x, [0, 0, 0, 0, 0, missing, 0, 0]);
+  const full = missing === 0 ? x : shaped(pad(s, x, [0, 0, 0, 0, 0, missing, 0, 0]), [n, c + missing, h, w]);
   return shaped(s.b.op("ReorderInput", [full], { domain: ENGINE_DOMAIN }), [n, roundUp(c, block), h, w]);
 }
 
