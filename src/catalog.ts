@@ -22,6 +22,7 @@ import { sparsify } from "./techniques/sparsify/sparsify.ts";
 import type { Technique } from "./techniques/technique.ts";
 import { finetune } from "./techniques/tune/finetune.ts";
 import { recover } from "./techniques/tune/recover.ts";
+import { reestimateBatchnorm } from "./techniques/tune/reestimate-batchnorm.ts";
 import { reinitialise } from "./techniques/tune/reinitialise.ts";
 
 /** Techniques in the order of help pages. */
@@ -46,6 +47,7 @@ export const TECHNIQUES: ReadonlyMap<string, Technique> = new Map(
     sparsify,
     storeSparse,
     recover,
+    reestimateBatchnorm,
     restore,
     finetune,
     reinitialise,

@@ -62,6 +62,7 @@ export { simplify } from "./techniques/simplify/simplify.ts";
 export { defineTechnique } from "./techniques/technique.ts";
 export { finetune } from "./techniques/tune/finetune.ts";
 export { recover } from "./techniques/tune/recover.ts";
+export { reestimateBatchnorm } from "./techniques/tune/reestimate-batchnorm.ts";
 export { reinitialise } from "./techniques/tune/reinitialise.ts";
 export { fixInputs } from "./transform/fix-inputs.ts";
 export { convertOpset } from "./transform/opset.ts";

@@ -91,6 +91,7 @@ export interface KernelExports {
   mergeRange(src: number, n: number, out: number): number;
   replaceNotFinite(src: number, n: number, low: number, high: number): void;
   searchErrors(src: number, n: number, scales: number, count: number, low: number, high: number, out: number): void;
+  gridEffects(x: number, gradients: number, n: number, grids: number, count: number, out: number): void;
   addRefit(src: number, n: number, s: number, low: number, high: number, out: number): void;
   toFloat16(src: number, n: number, dst: number, saturate: number, counts: number): void;
   toBfloat16(src: number, n: number, dst: number, saturate: number, counts: number): void;

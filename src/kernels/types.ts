@@ -243,6 +243,11 @@ export interface Kernels {
   histogramAbs(x: Float32Array, high: number, counts: Float64Array): HistogramRest;
   countNonZero(x: Float32Array): number;
 
+  /**
+   * Σ g·(x̂ − x) for each of several grids, x̂ = s·clamp(round(x/s), low, high): what rounding x does to the number whose gradient
+   * is g, to first order. `x` and `g` are finite; `grids` holds (s, low, high) of each, the codes counted from that of zero.
+   */
+  gridEffects(x: Float32Array, g: Float32Array, grids: Float32Array): Float64Array;
   /** Sums for SQNR, cosine and friends. */
   compare(a: Float32Array, b: Float32Array): Comparison;
 

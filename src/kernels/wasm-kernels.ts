@@ -241,6 +241,18 @@ export class WasmKernels implements Kernels {
     };
   }
 
+  gridEffects(x: Float32Array, g: Float32Array, grids: Float32Array): Float64Array {
+    const arena = this.#arena;
+    const count = grids.length / 3;
+    arena.reset();
+    const table = arena.copy(grids);
+    const out = arena.zeros(count * 8);
+    this.#tiles(x, (at, n, start) =>
+      this.#wasm.gridEffects(at, arena.place(g.subarray(start, start + n)), n, table, count, out),
+    );
+    return arena.doubles(out, count).slice();
+  }
+
   countMagnitudes(x: Float32Array, shift: number, prefix: number, counts: Float64Array): void {
     this.#arena.reset();
     const tables = this.#arena.zeros(4 * counts.length * 4);

@@ -168,6 +168,32 @@ describe("histogram", () => {
   });
 });
 
+describe("effects of grids", () => {
+  const grids = Float32Array.of(0.01, -128, 127, 0.25, 0, 255, 3, -1, 1);
+
+  it.each(LENGTHS)("equal the reference for %i elements", (length) => {
+    const [x, g] = [noise(length, 7), noise(length, 8)];
+    const [actual, expected] = [kernels.gridEffects(x, g, grids), plainKernels.gridEffects(x, g, grids)];
+    // Single precision in runs of 256: 2^-24 of the terms' size each
+    for (const [i, value] of expected.entries())
+      expect(Math.abs((actual[i] as number) - value)).toBeLessThanOrEqual(2e-5 * Math.max(1, length));
+    if (length > 100) {
+      const turned = kernels.gridEffects(x, g.toReversed(), grids);
+      expect(Math.abs((turned[2] as number) - (expected[2] as number))).toBeGreaterThan(2e-5 * length);
+    }
+  });
+
+  it("give hand-checked sums: rounding to even, and what is cut off", () => {
+    // 0.3 -> 0.25, 0.375 -> 0.5 (1.5 is rounded to even), 100 -> 63.75, -1 -> 0
+    const effects = kernels.gridEffects(
+      Float32Array.of(0.3, 0.375, 100, -1),
+      Float32Array.of(2, 10, 1, 3),
+      Float32Array.of(0.25, 0, 255),
+    );
+    expect(effects[0]).toBeCloseTo(-0.1 + 1.25 - 36.25 + 3, 5);
+  });
+});
+
 describe("transpose", () => {
   it.each([
     [1, 1],

@@ -3,7 +3,7 @@ export { balanceBytes } from "./balance";
 export { dequantizeBlocks, quantizeBlocks, quantizeBytes } from "./blocks";
 export { quantizeColumns } from "./columns";
 export { quantizeLevels } from "./levels";
-export { addRefit, mergeRange, replaceNotFinite, searchErrors } from "./scale";
+export { addRefit, gridEffects, mergeRange, replaceNotFinite, searchErrors } from "./scale";
 export { fromBfloat16, fromFloat16, toBfloat16, toFloat16 } from "./convert";
 export { compare, countNonZero, histogram, summarize, summarizeChannels } from "./reduce";
 export { applyMask, countMagnitudes, groupMask, magnitudeMask } from "./prune";

@@ -103,6 +103,39 @@ export function searchErrors(p: usize, n: i32, scales: usize, count: i32, low: f
   }
 }
 
+/**
+ * Adds to the doubles at `out`, for each of `count` grids of three floats (s, low, high), the sum over n pairs of
+ * g·(clamp(round(x/s))·s − x).
+ */
+export function gridEffects(p: usize, g: usize, n: i32, grids: usize, count: i32, out: usize): void {
+  for (let i = 0; i < count; i++) {
+    const s = f32x4.splat(load<f32>(grids));
+    const low = f32x4.splat(load<f32>(grids, 4));
+    const high = f32x4.splat(load<f32>(grids, 8));
+    grids += 12;
+    let total: f64 = 0;
+    let x = p;
+    let y = g;
+    for (let left = n; left > 0; left -= RUN) {
+      const run = min(left, RUN);
+      let sum = f32x4.splat(0);
+      for (const end = x + ((<usize>(run & ~3)) << 2); x < end; x += 16, y += 16) {
+        const v = v128.load(x);
+        const e = f32x4.sub(f32x4.mul(rounded(v, s, low, high), s), v);
+        sum = f32x4.add(sum, f32x4.mul(e, v128.load(y)));
+      }
+      if (run & 3) {
+        const v = loadRest(x, run & 3);
+        const e = f32x4.sub(f32x4.mul(rounded(v, s, low, high), s), v);
+        sum = f32x4.add(sum, f32x4.mul(e, loadRest(y, run & 3)));
+      }
+      total += laneSum(sum);
+    }
+    store<f64>(out, load<f64>(out) + total);
+    out += 8;
+  }
+}
+
 /** Results of {@link refit}: Σ q·w and Σ q². */
 export let refitQW: f64 = 0;
 export let refitQQ: f64 = 0;

@@ -1,5 +1,5 @@
 /** Reductions over tensors in plain TypeScript: the oracles of the SIMD kernels. */
-import { binsPerUnit } from "../scalar.ts";
+import { binsPerUnit, roundClamped } from "../scalar.ts";
 import type { Comparison, HistogramRest, Summary } from "../types.ts";
 
 /** Minimum, maximum, moments and counts of the finite elements. */
@@ -101,4 +101,18 @@ export function compare(a: Float32Array, b: Float32Array): Comparison {
     c.sumAbsDifference += Math.abs(d);
   }
   return c;
+}
+
+/** Σ g·(clamp(round(x/s))·s − x) for each grid (s, low, high), codes in float32 as the kernel's, sums in double precision. */
+export function gridEffects(x: Float32Array, g: Float32Array, grids: Float32Array): Float64Array {
+  const { fround } = Math;
+  return Float64Array.from({ length: grids.length / 3 }, (_, i) => {
+    const [s = 1, low = 0, high = 0] = grids.subarray(3 * i);
+    let sum = 0;
+    for (const [at, value] of x.entries()) {
+      const q = roundClamped(fround(value / s), low, high);
+      sum += fround(fround(q * s) - value) * (g[at] as number);
+    }
+    return sum;
+  });
 }

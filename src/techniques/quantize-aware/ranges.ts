@@ -92,12 +92,7 @@ export async function observeActivations(
     histograms: true,
     threads,
     signal,
-    onBatch: (pass, batch) =>
-      context.onProgress({
-        stage: "quantize-aware: ranges",
-        done: (pass - 1) * batches + batch + 1,
-        total: 2 * batches,
-      }),
+    onBatch: (batch) => context.onProgress({ stage: "quantize-aware: ranges", done: batch + 1, total: batches }),
   });
 }
 

@@ -1,15 +1,17 @@
-/** Ranges of activations from samples: statistics only, so that memory does not grow with the number of samples. */
+/** Ranges of activations from samples, in one pass: statistics only, so that memory does not grow with the number of samples. */
 import type { Model } from "../../../ir/model.ts";
 import type { Kernels } from "../../../kernels/types.ts";
 import { asFloat32 } from "../../../run/arrays.ts";
+import { GrowingHistogram } from "../../../run/growing-histogram.ts";
 import type { NdArray, SessionOptions } from "../../../run/session.ts";
 import type { FeedStream } from "../../../run/taps.node.ts";
 import { engine } from "../../engine.ts";
+import { entropyRange } from "./entropy-range.ts";
 import { type Histogram, type Range, leastErrorRange, percentileRange } from "./range-search.ts";
 
-export type Calibration = "min-max" | "average" | "percentile" | "mse";
+export type Calibration = "min-max" | "average" | "percentile" | "entropy" | "mse";
 
-/** What is known of one value: its ends, the mean ends of the batches, and the histogram if there was a second pass. */
+/** What is known of one value: its ends, the mean ends of the batches, and the histogram if one was asked for. */
 export interface Observed {
   readonly ends: Range;
   readonly averageEnds: Range;
@@ -17,15 +19,15 @@ export interface Observed {
 }
 
 export interface ObserveOptions extends SessionOptions {
-  /** Fill histograms in a second pass over the same samples. */
+  /** Fill histograms too. */
   readonly histograms: boolean;
-  readonly onBatch?: (pass: 1 | 2, batch: number) => void;
+  readonly onBatch?: (batch: number) => void;
 }
 
-/** Resolution of the histograms: 1/8 of an 8-bit step over the full range. */
+/** Bins from zero to the largest magnitude or, while it grows, to 2.5 times that: 1/3 of an 8-bit step over the full range. */
 const BINS = 2048;
 
-/** Statistics of values by name: their ends in a first pass, histograms between them in a second. */
+/** Statistics of values by name: their ends, and histograms between them that grow as the ends do. */
 export async function observe(
   model: Model,
   names: readonly string[],
@@ -34,22 +36,11 @@ export async function observe(
   options: ObserveOptions,
 ): Promise<Map<string, Observed>> {
   const { tap } = await engine();
-  const { histograms: wanted, onBatch, ...session } = options;
-  const tapped = (pass: 1 | 2): object => ({
+  const { histograms, onBatch, ...session } = options;
+  return tap(model, names, stream, () => rangeReducer(kernels, histograms), {
     ...session,
-    ...(onBatch ? { onBatch: ({ batch }: { batch: number }) => onBatch(pass, batch) } : {}),
+    onBatch: ({ batch }) => onBatch?.(batch),
   });
-  const ends = await tap(model, names, stream, () => endsReducer(kernels), tapped(1));
-  const nothing = { low: 0, high: 0 };
-  const histograms = wanted
-    ? await tap(model, names, stream, (name) => histogramReducer(kernels, ends.get(name)?.ends ?? nothing), tapped(2))
-    : new Map<string, Histogram>();
-  return new Map(
-    names.map((name) => [
-      name,
-      { ...(ends.get(name) ?? { ends: nothing, averageEnds: nothing }), histogram: histograms.get(name) },
-    ]),
-  );
 }
 
 /** "min-max" covers everything seen, "average" the mean of each batch's ends; the others look at the histogram. */
@@ -59,43 +50,43 @@ export function rangeOf(
   percentile: number,
 ): Range {
   if (calibration === "average") return averageEnds;
-  if (calibration === "min-max" || !histogram || histogram.high <= histogram.low) return ends;
-  return calibration === "percentile" ? percentileRange(histogram, percentile / 100) : leastErrorRange(histogram);
+  if (calibration === "min-max" || !histogram || ends.high <= ends.low) return ends;
+  return within(ends, histogramRange(histogram, calibration, percentile));
 }
 
-function endsReducer(kernels: Kernels): {
-  add(array: NdArray): void;
-  result(): Pick<Observed, "ends" | "averageEnds">;
-} {
+function histogramRange(histogram: Histogram, calibration: Calibration, percentile: number): Range {
+  if (calibration === "percentile") return percentileRange(histogram, percentile / 100);
+  return calibration === "entropy" ? entropyRange(histogram) : leastErrorRange(histogram);
+}
+
+/** The outer bins reach beyond what was seen. */
+function within(ends: Range, { low, high }: Range): Range {
+  return { low: Math.max(low, Math.min(0, ends.low)), high: Math.min(high, Math.max(0, ends.high)) };
+}
+
+function rangeReducer(kernels: Kernels, histograms: boolean): { add(array: NdArray): void; result(): Observed } {
   let low = Number.POSITIVE_INFINITY;
   let high = Number.NEGATIVE_INFINITY;
   let lows = 0;
   let highs = 0;
   let batches = 0;
+  const histogram = histograms ? new GrowingHistogram(kernels, BINS) : undefined;
   return {
     add(array) {
-      const { min, max, count } = kernels.summarize(asFloat32(array));
+      const data = asFloat32(array);
+      const { min, max, count } = kernels.summarize(data);
       if (count === 0) return;
       low = Math.min(low, min);
       high = Math.max(high, max);
       lows += min;
       highs += max;
       batches++;
+      histogram?.add(data, min, max);
     },
     result() {
       const ends = batches === 0 ? { low: 0, high: 0 } : { low, high };
       const averageEnds = batches === 0 ? ends : { low: lows / batches, high: highs / batches };
-      return { ends, averageEnds };
+      return { ends, averageEnds, histogram: histogram?.result() };
     },
-  };
-}
-
-function histogramReducer(kernels: Kernels, { low, high }: Range): { add(array: NdArray): void; result(): Histogram } {
-  const counts = new Float64Array(BINS);
-  return {
-    add(array) {
-      if (high > low) kernels.histogram(asFloat32(array), low, high, counts);
-    },
-    result: () => ({ low, high, counts }),
   };
 }

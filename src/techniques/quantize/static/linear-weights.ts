@@ -5,6 +5,7 @@ import { Tensor } from "../../../ir/tensor.ts";
 import type { Kernels } from "../../../kernels/types.ts";
 import { constantTensor } from "../../../transform/constants.ts";
 import { dequantizeInput } from "../../../transform/insert-qdq.ts";
+import { unpackWeight } from "../../../transform/unpack-weights.ts";
 import { balanceOf } from "../balanced.ts";
 import { REDUCED_HIGH } from "../reduce-range.ts";
 import { relativeError } from "../weights/weight-codes.ts";
@@ -107,6 +108,32 @@ export function insertLinear(
     bytesBefore: 4 * (quantized.weights.length + (biases?.length ?? 0)),
     bytesAfter,
   };
+}
+
+/** Stores the codes of a layer that computes in floating point: the engine turns them to floats once, when it loads the model. */
+export function storeCodes(model: Model, linear: LinearNode, quantized: LinearCodes): void {
+  const { node, weight, channelAxis, bias } = linear;
+  const { shape, layout, codes, scales, biases } = quantized;
+  const single = layout.channels === 1;
+  const dense = unpackWeight(
+    model.graph,
+    model.opset,
+    {
+      bits: 8,
+      codes: Tensor.of("int8", shape, codes),
+      grouped: shape,
+      scales: Tensor.float32(single ? [] : shape.map((size, axis) => (axis === channelAxis ? size : 1)), scales),
+      zeroPoints: undefined,
+      shape,
+      transpose: false,
+      dtype: "float32",
+    },
+    weight.name,
+    node,
+  );
+  node.setInput(1, dense);
+  if (biases && bias)
+    node.setInput(2, model.graph.addInitializer(`${bias.name}.own`, Tensor.float32([biases.length], biases)));
 }
 
 /** Widens the scale of channels whose bias does not fit into s_x·s_w·2^30, and requantizes them. */

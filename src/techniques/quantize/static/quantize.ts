@@ -4,11 +4,14 @@
  * Helps: latency, about 2 times on CPUs with integer dot products (VNNI, ARM dot product); size by 4; memory traffic.
  * Hurts: accuracy by tenths of a point to a few points; depthwise networks (MobileNet, MCUNet) most.
  * Needs: calibration data, some hundred samples like those the model will see. No labels.
- * Cost: four passes over the samples (two with `equalize` never), and a short run for each way of choosing ranges; memory is
- *   one batch. Fitting reads both models once more, from a remembered cut, and holds one part's samples (256 MB at most).
+ * Cost: two passes over the samples for each of the two forms of the channels (one with `equalize` never), a short run for each
+ *   way of choosing ranges, and gradients of 48 samples (each about ten runs); memory is one batch. Fitting reads both models
+ *   once more, from a remembered cut, and holds one part's samples (256 MB at most).
  * Maths: x ≈ (q − z)·s. Weights symmetric int8 per output channel, s = max|w|/127; activations uint8 with
  * s = (h − l)/255, z = round(−l/s) over the calibrated range [l, h]; biases int32 with s_x·s_w. Rectifiers and clips become
- * the ends of the range.
+ * the ends of the range. What an error δ in an activation does to the outputs is J δ, E‖J δ‖² = E(uᵀJ δ)² over random directions
+ * u: `auto` ends with the range of least effect for each value, and where outputs still differ by 5 % leaves the layers around
+ * the worst values in floating point. Biases take back Σ (ŵ − w)·E[x].
  * Paper: Jacob et al. 2018 (arXiv 1712.05877); Krishnamoorthi 2018 (arXiv 1806.08342); Nagel et al. 2021 (arXiv 2106.08295);
  *   fit: Nagel et al. 2019 (arXiv 1906.04721), 2020 (arXiv 2004.10568), Li et al. 2021 (arXiv 2102.05426).
  */
@@ -18,9 +21,7 @@ import { PareError } from "../../../base/error.ts";
 import type { Dataset } from "../../../data/dataset.ts";
 import { cloneModel } from "../../../ir/clone.ts";
 import type { Model } from "../../../ir/model.ts";
-import { loadKernels } from "../../../kernels/kernels.ts";
 import type { Feeds } from "../../../run/session.ts";
-import type { Kernels } from "../../../kernels/types.ts";
 import { convertOpset } from "../../../transform/opset.ts";
 import { type IntegerPorts, integerPorts } from "../../../transform/integer-ports.ts";
 import { type QOperatorResult, toQOperators } from "../../../transform/to-qoperator.ts";
@@ -31,24 +32,24 @@ import { dataFeeds } from "../../samples.ts";
 import { choices, range } from "../../search-range.ts";
 import { type Context, type TechniqueFunction, defineTechnique } from "../../technique.ts";
 import { BALANCE_TEXT } from "../balanced.ts";
-import { type Observed, observe } from "./calibrate.ts";
-import { EQUALIZE, equalizeModel } from "./equalize.ts";
+import type { Calibration } from "./calibrate.ts";
 import { fitUnits } from "./fit-units.ts";
 import { foldLayers } from "./fold-layers.ts";
-import { type LinearCodes, linearCodes } from "./linear-weights.ts";
-import { keepReason, type QdqPlan, type QdqPlanOptions, planQdq } from "./qdq-plan.ts";
+import { channelNormals } from "../../../transform/channel-normals.ts";
+import { keepReason, type QdqPlanOptions, planQdq } from "./qdq-plan.ts";
+import { refine } from "./refine.ts";
 import {
   type Choice,
   chooseStatic,
-  gridsOf,
   type RangeChoice,
+  Reference,
   splitCalibration,
-  type Variant,
+  writeChoice,
 } from "./static-choice.ts";
 import { packNarrow } from "../pack-narrow.ts";
-import { reduceRangeOption, reducesRange } from "../reduce-range.ts";
-import { STATIC_FORMATS, type StaticFormats, staticFormats } from "./static-formats.ts";
-import { writeStatic } from "./static-model.ts";
+import { reduceRangeOption } from "../reduce-range.ts";
+import { STATIC_FORMATS, staticFormats } from "./static-formats.ts";
+import { variantsOf } from "./static-variants.ts";
 import { endsOptionOf, layersOptionOf, onlyOption } from "../weights/layer-formats.ts";
 
 /** First opset whose DequantizeLinear takes a scale per channel. */
@@ -57,9 +58,11 @@ const PER_CHANNEL_OPSET = 13;
 /** What "auto" tries. */
 const RANGES: readonly RangeChoice[] = [
   { calibration: "min-max", percentile: 100 },
+  { calibration: "average", percentile: 100 },
   { calibration: "percentile", percentile: 99.9 },
   { calibration: "percentile", percentile: 99.99 },
   { calibration: "percentile", percentile: 99.999 },
+  { calibration: "entropy", percentile: 100 },
   { calibration: "mse", percentile: 100 },
 ];
 
@@ -92,12 +95,12 @@ const options = z.object({
     .meta({ search: range(32, 512, { log: true, integer: true }) }),
   batch: z.number().int().min(1).default(16).describe("samples per calibration run: memory grows with it"),
   calibration: z
-    .enum(["auto", "min-max", "average", "percentile", "mse"])
+    .enum(["auto", "min-max", "average", "percentile", "entropy", "mse"])
     .default("auto")
     .describe(
-      "range of an activation: everything seen, the mean of each batch's ends, a share of the values, or the least squared error; auto tries several and takes the one whose outputs are nearest to the original's",
+      "range of an activation: everything seen, the mean of each batch's ends, a share of the values, the least loss of information (KL divergence), or the least squared error; auto tries all of them, then chooses value by value what changes the outputs least",
     )
-    .meta({ search: choices("min-max", "percentile", "mse") }),
+    .meta({ search: choices("min-max", "percentile", "entropy", "mse") }),
   percentile: z
     .number()
     .gt(50)
@@ -105,6 +108,15 @@ const options = z.object({
     .default(99.99)
     .describe("values inside the range, in percent (calibration percentile)")
     .meta({ search: choices(99.9, 99.99, 99.999) }),
+  floatShare: z
+    .number()
+    .min(0)
+    .max(1)
+    .default(0.1)
+    .describe(
+      "share of the multiply-accumulates that may stay in floating point (their weights are stored in int8 all the same), where 8-bit activations change the outputs most; spent only while outputs differ by more than 5 % (calibration auto, to int8)",
+    )
+    .meta({ search: choices(0, 0.05, 0.1) }),
   activations: z.enum(["uint8", "int8"]).default("uint8").describe("integers of activations"),
   symmetric: z.boolean().default(false).describe("activation ranges symmetric around zero, zero point in the middle"),
   perChannel: z.boolean().default(true).describe("one weight scale per output channel instead of one per weight"),
@@ -114,6 +126,13 @@ const options = z.object({
     .default(true)
     .describe(BALANCE_TEXT)
     .meta({ search: choices(true, false) }),
+  correct: z
+    .enum(["samples", "statistics", "none"])
+    .default("samples")
+    .describe(
+      "take back what rounded weights add to each channel on average, in the biases: with means of the samples, or with those that BatchNormalization states (channels that are not equalized)",
+    )
+    .meta({ search: choices("samples", "none") }),
   equalize: z
     .enum(["auto", "always", "never"])
     .default("auto")
@@ -151,6 +170,7 @@ export const quantize: TechniqueFunction = defineTechnique({
   options,
   async run(model, chosen, context) {
     const { journal } = context;
+    const normals = chosen.correct === "statistics" ? channelNormals(model) : undefined;
     await prepare(model, chosen.fold, context);
     const operators = chosen.operators.length > 0 ? new Set(chosen.operators) : undefined;
     const kept: QdqPlanOptions = { reasonToKeep: keepReason(keepOf(chosen.keep, model, journal)), operators };
@@ -163,28 +183,33 @@ export const quantize: TechniqueFunction = defineTechnique({
       if (inner.subgraphs().next().value) journal.skip(nameOf(inner), "operators inside subgraphs are not calibrated");
     if (plan.linear.length === 0) return model;
     const { calibrate, choose } = splitCalibration(dataOf(context), context.seed);
-    const variants = await variantsOf(model, chosen, { planning, formats }, { ...context, data: calibrate });
-    const ranges = chosen.calibration === "auto" ? RANGES : [{ ...chosen, calibration: chosen.calibration }];
-    const best = await chooseStatic(
-      variants.map(({ variant }) => variant),
-      ranges,
-      { ...chosen, planning },
-      { ...context, data: choose },
-    );
+    const calibrating = { ...context, data: calibrate };
+    const variants = await variantsOf(model, { ...chosen, planning, formats, normals }, calibrating);
+    const isAuto = chosen.calibration === "auto";
+    const ranges = isAuto ? RANGES : [{ ...chosen, calibration: chosen.calibration as Calibration }];
+    const reference = await Reference.of(model, { ...context, data: choose });
+    const all = { ...chosen, planning };
+    const tried: Choice[] = [];
+    for (const group of isAuto ? variants.map((one) => [one]) : [variants]) {
+      const own = group.map(({ variant }) => variant);
+      const uniform = await chooseStatic(own, ranges, all, reference, context);
+      tried.push(isAuto ? await refine(uniform, all, reference, calibrating) : uniform);
+    }
+    const best = tried.reduce((a, b) => ((b.error ?? 0) < (a.error ?? 0) ? b : a));
     const found = variants.find(({ variant }) => variant === best.variant);
     if (found?.entries) takeOver(journal, found.entries);
     if (best.error !== undefined) noteChoice(journal, best, variants.length * ranges.length);
-    const { model: result, plan: made, codes, observed } = best.variant;
-    const reference = cloneModel(result);
-    const written = writeStatic(result, made, codes, gridsOf(made, observed, best.ranges, chosen), chosen, journal);
+    const { model: result } = best.variant;
+    const original = cloneModel(result);
+    const { linear, codes, written } = writeChoice(result, best, all, journal);
     if (chosen.fit !== "none") {
       const limit = Math.min(chosen.samples, calibrate.size);
       const { seed, signal } = context;
       const stream = (): AsyncGenerator<Feeds> =>
-        dataFeeds(reference, calibrate, { limit, size: chosen.batch, seed, signal });
+        dataFeeds(original, calibrate, { limit, size: chosen.batch, seed, signal });
       const fitted = new Journal();
       const learn = { iterations: chosen.iterations, batch: chosen.fitBatch };
-      const models = { quantized: result, reference, linear: made.linear, codes, written };
+      const models = { quantized: result, reference: original, linear, codes, written };
       const left = await fitUnits(
         models,
         stream,
@@ -196,7 +221,7 @@ export const quantize: TechniqueFunction = defineTechnique({
         `Fitted to the original (${chosen.fit}): ${(100 * left).toFixed(0)} % of each part's error is left on average.`,
       );
     }
-    await packNarrow(result, made.linear, codes);
+    await packNarrow(result, linear, codes);
     if (chosen.form === "qoperator") noteForm(toQOperators(result), journal);
     notePorts(integerPorts(result, ports), journal);
     const others = plan.nodes.size - plan.linear.length;
@@ -204,38 +229,6 @@ export const quantize: TechniqueFunction = defineTechnique({
     return result;
   },
 });
-
-/** The model as it is, the model with equalized channels, or both; the latter with what the journal says of it. */
-async function variantsOf(
-  model: Model,
-  chosen: z.output<typeof options>,
-  { planning, formats }: { readonly planning: QdqPlanOptions; readonly formats: StaticFormats },
-  context: Context,
-): Promise<{ variant: Variant; entries: Journal | undefined }[]> {
-  const kernels = await loadKernels();
-  const made: { variant: Variant; entries: Journal | undefined }[] = [];
-  const reduceRange = await reducesRange(chosen.reduceRange, context);
-  const add = async (name: string, each: Model, entries?: Journal): Promise<void> => {
-    const plan = planQdq(each, planning);
-    const observed = await measure(each, plan, kernels, chosen, context);
-    const codes: LinearCodes[] = [];
-    for (const linear of plan.linear)
-      codes.push(await linearCodes(each, kernels, linear, { ...chosen, reduceRange, ...formats.weightsOf(linear) }));
-    made.push({ variant: { name, model: each, plan, observed, codes }, entries });
-  };
-  const equal = chosen.equalize === "never" ? undefined : cloneModel(model);
-  const entries = new Journal();
-  const changed = equal
-    ? await equalizeModel(
-        equal,
-        { ...EQUALIZE, batch: chosen.batch, samples: chosen.samples, keep: chosen.keep },
-        { ...context, journal: entries },
-      )
-    : 0;
-  if (chosen.equalize !== "always" || changed === 0) await add("as they are", model);
-  if (equal && changed > 0) await add("equalized", equal, entries);
-  return made;
-}
 
 function dataOf({ data }: Context): Dataset {
   if (data) return data;
@@ -258,10 +251,9 @@ function takeOver(journal: Journal, from: Journal): void {
   for (const note of from.notes) journal.note(note);
 }
 
-function noteChoice(journal: Journal, { variant, ranges, error }: Choice, of: number): void {
-  const { calibration, percentile } = ranges;
+function noteChoice(journal: Journal, { variant, method, error }: Choice, of: number): void {
   journal.note(
-    `Channels ${variant.name}, ranges by ${calibration}${calibration === "percentile" ? ` ${percentile}` : ""}: outputs differ by ${(100 * (error ?? 0)).toPrecision(2)} % of their size on calibration samples, the least of ${of} choices.`,
+    `Channels ${variant.name}, ${method}: outputs differ by ${(100 * (error ?? 0)).toPrecision(2)} % of their size on calibration samples, the least of ${of} choices.`,
   );
 }
 
@@ -276,36 +268,4 @@ async function prepare(model: Model, fold: boolean, context: Context): Promise<v
     prepareConstants(model, context.journal);
   }
   if (fold) await foldLayers(model, context.journal);
-}
-
-/** Statistics of every activation that will be quantized, by name. */
-async function measure(
-  model: Model,
-  plan: QdqPlan,
-  kernels: Kernels,
-  chosen: z.output<typeof options>,
-  context: Context,
-): Promise<Map<string, Observed>> {
-  const { data } = context;
-  if (!data) return new Map();
-  const samples = Math.min(chosen.samples, data.size);
-  const batches = Math.ceil(samples / chosen.batch);
-  const histograms = chosen.calibration !== "min-max" && chosen.calibration !== "average";
-  return observe(
-    model,
-    Array.from(plan.groups.keys(), (value) => value.name),
-    () => dataFeeds(model, data, { limit: samples, size: chosen.batch, seed: context.seed, signal: context.signal }),
-    kernels,
-    {
-      histograms,
-      threads: context.threads,
-      signal: context.signal,
-      onBatch: (pass, batch) =>
-        context.onProgress({
-          stage: "quantize: calibration",
-          done: (pass - 1) * batches + batch + 1,
-          total: batches * (histograms ? 2 : 1),
-        }),
-    },
-  );
 }
