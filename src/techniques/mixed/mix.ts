@@ -47,6 +47,12 @@ const options = z.object({
     .optional()
     .describe("instead of a budget: tolerated damage by the measure (by=accuracy, drop=0.01: one point); fewest bytes"),
   ...measuringOptions,
+  by: z
+    .string()
+    .default("auto")
+    .describe(
+      "measure that decides: kl (divergence of the scores), a task metric (loss, accuracy, mse, perplexity, …) or noise; auto: kl where the outputs are scores, for what single layers do to it adds up, else the task's error, else noise. The loss is a good guide on samples that the model was not trained on only",
+    ),
   method: z
     .enum(["auto", "rtn", "mse", "hqq", "gptq", "awq", "awq-gptq"])
     .default("auto")
@@ -80,7 +86,7 @@ export const mix: TechniqueFunction = defineTechnique({
     const bench = await openBench(model, measuring, context);
     try {
       const found = await measureSensitivities(bench, measuring, context);
-      const measure = measureNamed(chosen.by, found);
+      const measure = chosen.by === "auto" && found.measures.includes("kl") ? "kl" : measureNamed(chosen.by, found);
       const resource = limit.resource ?? "bytes";
       const times = resource === "latency" ? await timesOf(bench, found.cells, context) : new Map<Cell, number>();
       const problem = {

@@ -6,9 +6,10 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Dataset } from "../../../src/data/dataset.ts";
 import type { Model } from "../../../src/ir/model.ts";
 import { Journal } from "../../../src/techniques/journal.ts";
+import { costOf, leastDamage } from "../../../src/techniques/mixed/assign.ts";
 import { mix } from "../../../src/techniques/mixed/mix.ts";
 import { damageOf, measureSensitivities, openBench } from "../../../src/techniques/mixed/sensitivity.ts";
-import type { SensitivityOptions, Sensitivities } from "../../../src/techniques/mixed/sensitivity.ts";
+import type { Cell, SensitivityOptions, Sensitivities } from "../../../src/techniques/mixed/sensitivity.ts";
 import { encodedBytes } from "../../../src/techniques/mixed/variant.ts";
 import type { Context } from "../../../src/techniques/technique.ts";
 import { plantedData, plantedModel } from "../../support/planted-model.ts";
@@ -167,6 +168,58 @@ describe("mix", () => {
       await bench.close();
       expect(damages["kl"]?.value).toBeLessThanOrEqual(drop);
     }
+  });
+
+  it("goes by divergence unless told otherwise: it adds up, where the loss on training samples hardly moves", async () => {
+    const { journal } = await runTechnique(mix, model, { averageBits: 6, formats: ["int8", "int4"] }, data);
+    expect(journal.notes.join("\n")).toMatch(/together they lose [\d.e-]+ \(kl on /);
+    const named = await runTechnique(mix, model, { averageBits: 6, formats: ["int8", "int4"], by: "loss" }, data);
+    expect(named.journal.notes.join("\n")).toMatch(/together they lose [\d.e-]+ \(loss rise on /);
+  });
+
+  it("keeps a budget of time as measured, and says how far one can go", async () => {
+    const few = { keep: ["w0", "w1", "w3", "w4"] };
+    const { journal } = await runTechnique(mix, model, { latency: 4, formats: ["int8"], ...few }, data);
+    const [, used] = /([\d.]+) of 4 latency/.exec(journal.notes.join("\n")) ?? [];
+    expect(Number(used)).toBeGreaterThan(0);
+    expect(Number(used)).toBeLessThanOrEqual(4);
+    await expect(runTechnique(mix, model, { latency: 0.001, formats: ["int8"], ...few }, data)).rejects.toThrow(
+      /about [\d.]+ of the original's time or more/,
+    );
+  }, 200_000);
+
+  it("weighs damage against the time that each layer was measured at", () => {
+    const layers = ["a", "b"].map((name) => ({ name, nodes: [name], op: "MatMul", elements: 10, bytes: 40, macs: 10 }));
+    const score = { damages: {} } as Cell["score"];
+    const cost = { bytes: -30, sharedBytes: 0, bops: 0, error: undefined };
+    const cell = (layer: string, format: "int8" | "int4"): Cell => ({ layer, format, cost, score });
+    const [a8, a4, b8, b4] = [cell("a", "int8"), cell("a", "int4"), cell("b", "int8"), cell("b", "int4")];
+    // Of layer a int4 is the slower form, of layer b the faster: nobody would choose so by bytes.
+    const times = new Map([
+      [a8, 0.8],
+      [a4, 1.1],
+      [b8, 0.95],
+      [b4, 0.7],
+    ]);
+    const damages = new Map([
+      [a8, 1],
+      [a4, 5],
+      [b8, 1],
+      [b4, 3],
+    ]);
+    const problem = {
+      layers,
+      cells: [a8, a4, b8, b4],
+      damage: (each: Cell) => damages.get(each) ?? 0,
+      cost: costOf("latency", layers, times),
+    };
+    const within = (budget: number): Record<string, string> =>
+      Object.fromEntries(leastDamage(problem, budget - 1)?.assignment ?? []);
+    expect(within(1)).toEqual({ a: "float", b: "float" });
+    expect(within(0.8)).toEqual({ a: "int8", b: "float" });
+    expect(within(0.75)).toEqual({ a: "int8", b: "int8" });
+    expect(within(0.5)).toEqual({ a: "int8", b: "int4" });
+    expect(leastDamage(problem, 0.45 - 1)).toBeUndefined();
   });
 
   it("counts bit operations, and mixes static activations in", async () => {
