@@ -19,6 +19,7 @@ import { simulate } from "./techniques/quantize/simulate.ts";
 import { quantize } from "./techniques/quantize/static/quantize.ts";
 import { simplify } from "./techniques/simplify/simplify.ts";
 import { sparsify } from "./techniques/sparsify/sparsify.ts";
+import { trainSparse } from "./techniques/sparsify/train-sparse.ts";
 import type { Technique } from "./techniques/technique.ts";
 import { finetune } from "./techniques/tune/finetune.ts";
 import { recover } from "./techniques/tune/recover.ts";
@@ -45,6 +46,7 @@ export const TECHNIQUES: ReadonlyMap<string, Technique> = new Map(
     pruneVocabulary,
     lottery,
     sparsify,
+    trainSparse,
     storeSparse,
     recover,
     reestimateBatchnorm,

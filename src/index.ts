@@ -49,6 +49,7 @@ export { pruneVocabulary } from "./techniques/prune/vocabulary/prune-vocabulary.
 export { pruneBlocks } from "./techniques/prune/blocks/prune-blocks.ts";
 export { pruneChannels } from "./techniques/prune/channels/prune-channels.ts";
 export { pruneGradually } from "./techniques/prune/channels/prune-gradually.ts";
+export { trainSparse } from "./techniques/sparsify/train-sparse.ts";
 export { sparsify } from "./techniques/sparsify/sparsify.ts";
 export { lottery } from "./techniques/prune/weights/lottery.ts";
 export { pruneWeights } from "./techniques/prune/weights/prune-weights.ts";

@@ -9,6 +9,7 @@ import { type LossName, LOSSES, type LossTerm, TEACHER_LOSSES, type TeacherLossN
 import { type OptimizerName, OPTIMIZERS } from "../train/optimizers/optimizer.ts";
 import type { Projection } from "../train/projections.ts";
 import { type ScheduleName, SCHEDULES } from "../train/schedule.ts";
+import type { Rewiring } from "../train/rewiring.ts";
 import type { Shrinkage } from "../train/shrinkage.ts";
 import type { TrainResult } from "../train/train-options.ts";
 import { convertOpset } from "../transform/opset.ts";
@@ -158,6 +159,8 @@ export interface TrainingSetting {
   readonly batchNorm?: "batch" | "frozen" | undefined;
   /** What weights obey after every step. */
   readonly projections?: readonly Projection[] | undefined;
+  /** Moves the zeros of thinned weights between steps. */
+  readonly rewiring?: Rewiring | undefined;
   /** A penalty whose proximal step follows each step. */
   readonly shrinkage?: Shrinkage | undefined;
   /** Share of the steps during which observed ranges follow the data. */
@@ -204,6 +207,7 @@ export async function trainOn(
       batchNorm: setting.batchNorm,
       projections: setting.projections,
       shrinkage: setting.shrinkage,
+      rewiring: setting.rewiring,
       observe: setting.observe,
       terms,
       teacher: teacher && { model: teacher },

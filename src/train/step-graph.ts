@@ -22,6 +22,7 @@ import { makeOptimizer } from "./optimizers/table.ts";
 import { trainableParameters } from "./parameters.ts";
 import { halveProducts } from "./precision.ts";
 import { removeUnused } from "./remove-unused.ts";
+import type { RewiredState } from "./rewiring.ts";
 import { StepState } from "./step-state.ts";
 import { addUpdates, type LossScale, lossScaleState, type UpdateOptions, type Updates } from "./step-update.ts";
 
@@ -88,6 +89,8 @@ export interface StepGraph {
   readonly averages: ReadonlyMap<string, string>;
   /** Trained weight to the state that holds its movement, where that is kept. */
   readonly movements: ReadonlyMap<string, string>;
+  /** Trained weight to the states by which its zeros move. */
+  readonly rewired: ReadonlyMap<string, RewiredState>;
   /** Names of the states that hold the loss's scale in mixed precision and the number of steps skipped by an overflow. */
   readonly lossScale: { readonly value: string; readonly skipped: string } | undefined;
   /** First values of the state, by input name. */
@@ -230,6 +233,7 @@ function describe(
     weights: [...trained, ...running, ...parts.observed].map((value) => value.name),
     averages: updates.averages,
     movements: updates.movements,
+    rewired: updates.rewired,
     lossScale: parts.lossScale && { value: parts.lossScale.value.name, skipped: parts.lossScale.skipped.name },
     links: state.links,
     initialState: () => state.initial(),

@@ -5,6 +5,7 @@ import { Tensor } from "../ir/tensor.ts";
 import { add, div, mul, reshape, scalar, scale, type Site, sub } from "../ops/gradients/words.ts";
 import type { Optimizer, Parameter } from "./optimizers/optimizer.ts";
 import type { Projection } from "./projections.ts";
+import type { RewiredState } from "./rewiring.ts";
 import { shrink, type Shrinkage } from "./shrinkage.ts";
 import type { StepState } from "./step-state.ts";
 
@@ -31,6 +32,8 @@ export interface UpdateOptions {
   readonly averaging?: number | undefined;
   /** Weights that stay zero where their mask (bool) is false, by name: they are set to it after every step. */
   readonly masks?: ReadonlyMap<string, Tensor> | undefined;
+  /** Masks that may change between steps, by name of the weight: 1 where it may be, else 0, as float32; the gradient is kept, too. */
+  readonly rewired?: ReadonlyMap<string, Tensor> | undefined;
   /** Keeps −Σ w·∂L/∂w over the steps for each trained weight, from the weights that the step begins with; default false. */
   readonly movements?: boolean | undefined;
   /** Applied after the optimizer, in order, then the mask. */
@@ -78,6 +81,7 @@ export interface Updates {
   /** Trained weight to the state that holds its moving average, and to the one that holds its movement. */
   readonly averages: ReadonlyMap<string, string>;
   readonly movements: ReadonlyMap<string, string>;
+  readonly rewired: ReadonlyMap<string, RewiredState>;
 }
 
 /**
@@ -121,8 +125,10 @@ export function addUpdates(
   const amount = options.shrinkage && b.input("shrink", "float32", []);
   const averages = new Map<string, string>();
   const movements = new Map<string, string>();
+  const rewired = new Map<string, RewiredState>();
   const update = (input: Value, next: Value): void => state.link(input, go ? b.op("Where", [go, next, input]) : next);
   const nexts = new Map<string, Value>();
+  const masks = new Map<string, Value>();
   for (const [i, weight] of trained.entries()) {
     const shape = weight.shape as readonly number[];
     const group = options.groupOf?.(weight.name);
@@ -145,14 +151,23 @@ export function addUpdates(
     [next.dtype, next.shape] = ["float32", shape];
     nexts.set(weight.name, next);
     for (const [k, slot] of slots.entries()) update(slot, result.slots[k] as Value);
+    const places = options.rewired?.get(weight.name);
+    if (places) {
+      const mask = state.add(`${weight.name}/mask`, shape, places);
+      const last = state.add(`${weight.name}/gradient`, shape);
+      update(last, gradient);
+      rewired.set(weight.name, { mask: mask.name, gradient: last.name, slots: slots.map(({ name }) => name) });
+      masks.set(weight.name, b.op("Greater", [mask, scalar(s, "float32", 0.5)]));
+    }
   }
   const shrunk = options.shrinkage && amount ? shrink(s, options.shrinkage, amount, nexts) : nexts;
   for (const weight of trained) {
     const shape = weight.shape as readonly number[];
     let next = shrunk.get(weight.name) as Value;
-    const mask = options.masks?.get(weight.name);
+    const fixed = options.masks?.get(weight.name);
+    const mask = masks.get(weight.name) ?? (fixed && b.constant("mask", fixed));
     // w ← mask ? w : 0 keeps pruned weights at (positive) zero exactly, whatever the step was
-    if (mask) next = b.op("Where", [b.constant("mask", mask), next, scalar(s, "float32", 0)]);
+    if (mask) next = b.op("Where", [mask, next, scalar(s, "float32", 0)]);
     if (averageKeep) {
       const average = state.add(`${weight.name}/average`, shape, state.first(weight));
       averages.set(weight.name, average.name);
@@ -162,7 +177,7 @@ export function addUpdates(
     update(weight, next);
   }
   if (lossScale && finite) moveLossScale(s, state, lossScale, finite, steps);
-  return { ports: { begins, steps, averageKeep, shrink: amount }, trained, averages, movements };
+  return { ports: { begins, steps, averageKeep, shrink: amount }, trained, averages, movements, rewired };
 }
 
 /**

@@ -3,6 +3,7 @@ import type { Dataset } from "../data/dataset.ts";
 import { mixes } from "../data/mix.ts";
 import { fingerprint } from "../ir/fingerprint.ts";
 import type { Model } from "../ir/model.ts";
+import { Tensor } from "../ir/tensor.ts";
 import type { NdArray, Resident, Session } from "../run/session.ts";
 import { imageBlock } from "./blocked/image-block.ts";
 import { BatchFeeds } from "./batch-feeds.ts";
@@ -10,6 +11,7 @@ import { Rng } from "../base/rng.ts";
 import type { OpenSession } from "./evaluator.ts";
 import { termsOf, wantsScoresAlone } from "./objective.ts";
 import { trainableParameters, zeroMasks } from "./parameters.ts";
+import { rewire, type Rewiring } from "./rewiring.ts";
 import { buildStepGraph, type StepGraph } from "./step-graph.ts";
 import { TeacherLogits } from "./teacher.ts";
 import { DEFAULT_EPOCHS, isAugmented, RUN_KEYS, type TrainOptions } from "./train-options.ts";
@@ -32,6 +34,7 @@ export class Stepper {
   readonly #session: Session;
   readonly #feeds: BatchFeeds;
   readonly #teacher: TeacherLogits | undefined;
+  readonly #rewiring: Rewiring | undefined;
 
   private constructor(parts: {
     graph: StepGraph;
@@ -55,6 +58,7 @@ export class Stepper {
     this.#seed = options.seed ?? 1;
     this.#session = session;
     this.#teacher = teacher;
+    this.#rewiring = options.rewiring;
     this.#feeds = new BatchFeeds({ graph, inputs: session.inputs, dataset, teacher, options });
   }
 
@@ -75,7 +79,8 @@ export class Stepper {
       block: await imageBlock(open, provider),
       batch: batch / accumulate,
       parameters: names,
-      masks,
+      masks: options.rewiring ? undefined : masks,
+      rewired: options.rewiring && masks && floatMasks(masks),
       teacher: teacher && { ...teacher, model: inside ? teacher.model : undefined },
       softLabels: indices && (mixed || dataset.labels === "values"),
       labelLength: dataset.labelShape?.[0],
@@ -127,6 +132,12 @@ export class Stepper {
     return sum / feeds.length;
   }
 
+  /** Moves zeros, where the run does that and so many steps have been made, of all. */
+  async rewire(step: number, steps: number): Promise<void> {
+    if (this.#rewiring)
+      await rewire(this.resident, this.graph.rewired, this.#rewiring, { step, steps, seed: this.#seed });
+  }
+
   /** The weights as training has made them, by name: the moving averages where they are kept. */
   async weights(): Promise<Record<string, NdArray>> {
     const { weights, averages } = this.graph;
@@ -165,6 +176,13 @@ async function keyOf(
     options.shrinkage ? JSON.stringify(options.shrinkage, plainNumbers) : null,
     names.map((name) => [name, options.groupOf?.(name) ?? null]),
   ]);
+}
+
+/** Masks whose places may move, as the state that the engine holds. */
+function floatMasks(masks: ReadonlyMap<string, Tensor>): Map<string, Tensor> {
+  return new Map(
+    [...masks].map(([name, mask]) => [name, Tensor.float32(mask.shape, Float32Array.from(mask.peek() as Uint8Array))]),
+  );
 }
 
 /** Typed arrays and sets as lists. */

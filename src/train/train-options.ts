@@ -8,6 +8,7 @@ import type { Model } from "../ir/model.ts";
 import type { Provider } from "../run/session.ts";
 import type { CheckpointStore, EpochRecord } from "./checkpoint.ts";
 import { termsOf } from "./objective.ts";
+import type { Rewiring } from "./rewiring.ts";
 import type { ScheduleOptions } from "./schedule.ts";
 import type { StepOptions } from "./step-graph.ts";
 
@@ -42,6 +43,7 @@ export interface TrainOptions
       | "block"
       | "observeSteps"
       | "rampSteps"
+      | "rewired"
     >,
     ScheduleOptions {
   /** Passes over the data; default 10. */
@@ -64,6 +66,8 @@ export interface TrainOptions
   readonly maskZeros?: boolean | undefined;
   /** Share of zeros from which a weight counts as thinned; default 0.05: a few zeros are chance. */
   readonly maskThreshold?: number | undefined;
+  /** Moves the zeros of thinned weights between steps, instead of holding them. */
+  readonly rewiring?: Rewiring | undefined;
   /** A model on the same inputs whose answers are learned too. */
   readonly teacher?: TeacherOptions | undefined;
   /** Random changes of the training samples. */
@@ -169,6 +173,7 @@ export const RUN_KEYS: readonly (keyof TrainOptions)[] = [
   "precision",
   "maskZeros",
   "maskThreshold",
+  "rewiring",
   "observe",
   "augment",
   "patience",
