@@ -121,6 +121,21 @@ const SECTIONS = {
       ]),
     ),
   ],
+  calibration: ({ rows, samples, batch, activations, load }) => [
+    "Static calibration beside inference",
+    `resnet20 on ${samples} CIFAR-10 images in batches of ${batch}: ranges of ${activations} activations by each method, in turns with the model alone over the same images; the ratio is the share of plain inference's speed that is left, median of ${rows[0].all.length} rounds, least and most behind it. The machine's load was ${load.start} to ${load.end}.`,
+    table(
+      ["threads", "method", "seconds", "inference alone", "ratio", "least and most"],
+      rows.map((row) => [
+        row.threads,
+        row.method,
+        row.seconds.toFixed(2),
+        row.plainSeconds.toFixed(2),
+        row.ratio.toFixed(2),
+        `${Math.min(...row.all).toFixed(2)} to ${Math.max(...row.all).toFixed(2)}`,
+      ]),
+    ),
+  ],
   "calibration-memory": ({ rows }) => [
     "Memory of static calibration",
     "Peak resident memory of `quantize` (static int8) in fresh processes, medians: statistics are held, samples are not. Runs of the same case differ by some tens of megabytes, as the runtime collects garbage when it likes.",

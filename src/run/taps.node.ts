@@ -17,7 +17,8 @@ export type { Reducer } from "./reducers.ts";
 export interface TapOptions extends SessionOptions {
   /**
    * Bytes of tapped values per run above which {@link tap} feeds a batch in smaller parts, and, where that is not possible
-   * or not enough, the values are taken in several passes. Default 192 MiB; the engine's own memory comes on top.
+   * or not enough, the values are taken in several passes. Default 96 MiB; the engine computes the next run while one is
+   * looked at, so that two are held, and the engine's own memory comes on top.
    */
   readonly groupBytes?: number | undefined;
   /** Called after each batch. `passes` is known from the first batch on. */
@@ -26,7 +27,7 @@ export interface TapOptions extends SessionOptions {
     | undefined;
 }
 
-const GROUP_BYTES = 192 * 2 ** 20;
+const GROUP_BYTES = 96 * 2 ** 20;
 /** Guess for an axis whose size is not known before the first run. */
 const UNKNOWN_SIZE = 64;
 
@@ -66,6 +67,8 @@ export async function tapEach(
     let batch = 0;
     let session: Awaited<ReturnType<typeof openSession>> | undefined;
     let group: string[] = [];
+    /** Looks at the run before. */
+    let look = async (): Promise<void> => {};
     try {
       for await (const feeds of prefetch(stream())) {
         groups ??= groupValues(names, values, feeds, groupBytes);
@@ -75,14 +78,22 @@ export async function tapEach(
           session ??= await openTapped(model, group, sessionOptions);
         throwIfAborted(options.signal);
         const fed = session?.inputs.map((port) => [port.name, feeds[port.name]] as const) ?? [];
-        const results = (await session?.run(definedOnly(fed))) ?? {};
-        for (const name of group) {
-          const array = results[name] ?? feeds[name];
-          if (array) await visit(name, array, batch);
-        }
-        onBatch?.({ pass, passes: groups.length, batch });
-        batch++;
+        // The engine works in its own thread: it computes this run while the one before is looked at.
+        const running = session?.run(definedOnly(fed));
+        running?.catch(() => undefined); // it is awaited below; until then it must not count as unhandled
+        await look();
+        const results = (await running) ?? {};
+        const [own, at, passes] = [group, batch++, groups.length];
+        look = async () => {
+          look = async () => {};
+          for (const name of own) {
+            const array = results[name] ?? feeds[name];
+            if (array) await visit(name, array, at);
+          }
+          onBatch?.({ pass, passes, batch: at });
+        };
       }
+      await look();
     } finally {
       await session?.close();
     }
