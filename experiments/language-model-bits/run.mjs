@@ -19,8 +19,23 @@ const CELLS = [
   [8, "gptq"],
   ...["rtn", "mse", "hqq", "gptq", "awq", "awq-gptq"].flatMap((method) => [4, 3, 2].map((bits) => [bits, method])),
 ];
+/** Bits, method and rank of the factors that give a part of the error back. */
+const COMPENSATED = [
+  [3, "mse", 4],
+  [3, "mse", 8],
+  [3, "gptq", 4],
+  [3, "gptq", 8],
+  [2, "mse", 8],
+  [2, "mse", 16],
+  [2, "gptq", 8],
+  [2, "gptq", 16],
+];
 const file = join(here, "results.json");
 const results = recorded(file, { calibration: CALIBRATION, block, cells: [] });
+
+function cellAt(bits, method, compensate) {
+  return results.cells.find((cell) => cell.bits === bits && cell.method === method && cell.compensate === compensate);
+}
 
 async function run() {
   const { model, data, score } = await openStudy();
@@ -28,23 +43,24 @@ async function run() {
     results.float = await score(model);
     store(file, results);
   }
-  for (const [bits, method] of CELLS) {
-    if (results.cells.some((cell) => cell.bits === bits && cell.method === method)) continue;
+  for (const [bits, method, compensate] of [...CELLS, ...COMPENSATED]) {
+    if (cellAt(bits, method, compensate)) continue;
     const started = performance.now();
-    const step = quantizeWeights({ bits, method, block, keep: ["op:Gather"], compute: "fp32" });
+    const step = quantizeWeights({ bits, method, block, keep: ["op:Gather"], compute: "fp32", ...(compensate && { compensate }) });
     const quantized = await runSteps(model, [step], { seed: CALIBRATION.seed, data, threads: 1 });
     const seconds = (performance.now() - started) / 1000;
     const { changed } = quantized.steps[0];
     const bytes = changed.reduce((sum, { bytesAfter }) => sum + bytesAfter, 0);
-    results.cells.push({ bits, method, weights: changed.length, bytes, seconds, ...(await score(quantized.model)) });
+    const cell = { bits, method, ...(compensate && { compensate }), weights: changed.length, bytes, seconds };
+    results.cells.push({ ...cell, ...(await score(quantized.model)) });
     store(file, results);
-    console.error(bits, method, results.cells.at(-1).perplexity.value.toFixed(4));
+    console.error(bits, method, compensate ?? "", results.cells.at(-1).perplexity.value.toFixed(4));
   }
 }
 
 /** What the table shows, said by its numbers. */
 function reading() {
-  const at = (bits, method) => results.cells.find((cell) => cell.bits === bits && cell.method === method)?.perplexity.value;
+  const at = (bits, method) => cellAt(bits, method)?.perplexity.value;
   const lines = [];
   const eight = at(8, "rtn");
   const float = results.float.perplexity.value;
@@ -61,8 +77,17 @@ function reading() {
   return lines.map((line) => `- ${line}`).join("\n");
 }
 
+/** Plain cells and those with factors, by bytes. */
+function factorRows() {
+  const plain = [4, 3, 2].flatMap((bits) => ["mse", "gptq"].map((method) => [bits, method]));
+  return [...plain, ...COMPENSATED]
+    .flatMap((cell) => cellAt(...cell) ?? [])
+    .sort((a, b) => a.bytes - b.bytes)
+    .map(({ bits, method, compensate, bytes, perplexity }) => [bits, METHODS[method], compensate ?? "", bytes, perplexity.value.toFixed(3)]);
+}
+
 function page() {
-  const value = (bits, method) => results.cells.find((cell) => cell.bits === bits && cell.method === method)?.perplexity.value.toFixed(3) ?? "";
+  const value = (bits, method) => cellAt(bits, method)?.perplexity.value.toFixed(3) ?? "";
   const { perplexity } = results.float;
   return `# Bits of a language model
 
@@ -78,6 +103,13 @@ Perplexity, less is better; fp32 ${perplexity.value.toFixed(4)} (95 % interval o
 ${table(["method", "8 bits", "4 bits", "3 bits", "2 bits"], Object.keys(METHODS).map((method) => [METHODS[method], ...[8, 4, 3, 2].map((bits) => value(bits, method))]))}
 
 ${reading()}
+
+## Thin factors of the error
+
+With \`compensate\` the best part of rank r of what rounding lacks is stored beside the codes, as two float16 factors (LoRC); with GPTQ
+that of the outputs. Bytes are those of codes, scales, zero points and factors.
+
+${table(["bits", "method", "rank", "bytes", "perplexity"], factorRows())}
 
 Five stories are few: the interval above is that of the stories themselves, wider than most differences between methods, which
 are seen only because every method is judged on the same stories; an order of two methods that are within a few percent of

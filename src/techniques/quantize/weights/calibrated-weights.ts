@@ -1,4 +1,4 @@
-/** Chooses the codes of weights by what their layers' outputs lose on samples: GPTQ, AWQ and both, layer after layer; HQQ without samples. */
+/** Chooses the codes of weights by what their layers' outputs lose on samples: GPTQ, AWQ and both, layer after layer; HQQ, and rounding to nearest, without samples. */
 import { PareError, throwIfAborted } from "../../../base/error.ts";
 import { toFloat32 } from "../../../base/to-float32.ts";
 import type { Value } from "../../../ir/graph.ts";
@@ -16,11 +16,12 @@ import { awqScales, clippedGrid, normalizedGram, outputError, scaleInputs, scale
 import { type CountedLayer, PassCounter, byInput, momentsOf, whyNoInputs } from "./calibration-passes.ts";
 import { gptq } from "./gptq.ts";
 import { HalfQuadratic } from "./hqq.ts";
+import { lowRank } from "./low-rank.ts";
 import { type GroupSolution, type Solved, packSolution, unpackSolution } from "./solved-codes.ts";
 import { type Grid, type GridSpec, type Rounded, type Weights, gridOf, roundToGrid } from "./weight-grid.ts";
-import type { Plan, PlanOptions } from "./weight-plan.ts";
+import { type Plan, type PlanOptions, bytesOfPlan } from "./weight-plan.ts";
 
-export type SolverMethod = "hqq" | "gptq" | "awq" | "awq-gptq";
+export type SolverMethod = "rtn" | "mse" | "hqq" | "gptq" | "awq" | "awq-gptq";
 
 export interface SolverOptions extends CalibrationOptions {
   readonly method: SolverMethod;
@@ -30,7 +31,12 @@ export interface SolverOptions extends CalibrationOptions {
   readonly clip: boolean;
   /** Passes of the samples through the model at most. */
   readonly passes: number;
+  /** Rank of the factors that give back what codes lack; undefined: none. */
+  readonly compensate?: number | undefined;
 }
+
+/** Methods that look at weights alone. */
+const WITHOUT_SAMPLES: ReadonlySet<SolverMethod> = new Set(["rtn", "mse", "hqq"]);
 
 /** A weight whose codes are to be chosen. */
 export interface SolverSite {
@@ -56,8 +62,7 @@ export function whyNotSolved({ site, plan, options }: SolverSite, method: Solver
   if (format.kind !== "int" || format.bits === 16) return `${format.name} is not a grid of few integers`;
   const shape = matricesOf(site, plan);
   if (shape.k % groupOf(site, plan) !== 0 && plan.kind !== "packed") return "neighbouring outputs share its scales";
-  if (method === "hqq") return undefined;
-  return whyNoInputs(site);
+  return WITHOUT_SAMPLES.has(method) ? undefined : whyNoInputs(site);
 }
 
 /** Chooses the codes of all sites and applies them. */
@@ -81,9 +86,20 @@ export async function solveWeights(
     };
   });
   const solver = new Solver(model, kernels, options, context, apply);
-  if (options.method === "hqq") return solver.halfQuadratic(layers);
+  if (WITHOUT_SAMPLES.has(options.method)) return solver.withoutSamples(layers);
   for (const { uses } of layers) for (const { node } of uses) node.name ||= node.outputs[0]?.name ?? node.opType;
   await solver.calibrated(layers);
+}
+
+/** Why no factors are stored beside the codes of a weight; undefined if they are. */
+export function whyNotCompensated({ site, plan, options }: SolverSite, rank: number): string | undefined {
+  const { groups, k, n } = matricesOf(site, plan);
+  if (groups > 1) return "its kernels stand in groups";
+  if (bytesOfPlan(plan, site.tensor, options) + 2 * Math.min(rank, k, n) * (k + n) >= site.tensor.byteLength)
+    return `factors of ${rank} columns and the codes would take more than it has`;
+  if (plan.kind === "dequantize") return "form=dequantize would add factors at every run";
+  if (plan.kind === "packed" && site.uses.some(({ spec }) => spec.traits?.lookup)) return "rows of it are looked up";
+  return undefined;
 }
 
 /** Matrices of a weight, inputs in the order of XᵀX. */
@@ -146,37 +162,81 @@ class Solver {
     return { threads, provider, signal };
   }
 
-  async halfQuadratic(layers: readonly Layer[]): Promise<void> {
+  async withoutSamples(layers: readonly Layer[]): Promise<void> {
     const { openSession } = await engine();
+    const { method, compensate } = this.#options;
     const solvers = new Map<string, HalfQuadratic>();
+    const matrices = compensate ? await MatrixEngine.open(openSession, this.#kernels, this.#session) : undefined;
     try {
       for (const [done, layer] of layers.entries()) {
         throwIfAborted(this.#context.signal);
-        this.#context.onProgress({ stage: "hqq", done, total: layers.length });
+        this.#context.onProgress({ stage: method, done, total: layers.length });
         const { spec } = layer;
-        const key = `${spec.bits} ${spec.symmetric} ${spec.scaleType}`;
-        const solver = solvers.get(key) ?? (await HalfQuadratic.open(openSession, spec, this.#session));
-        solvers.set(key, solver);
         const kept = await this.#kept([layer]);
         if (kept) {
           await this.#finish([layer], kept);
           continue;
         }
+        const key = `${spec.bits} ${spec.symmetric} ${spec.scaleType}`;
+        const solver =
+          method === "hqq"
+            ? (solvers.get(key) ?? (await HalfQuadratic.open(openSession, spec, this.#session)))
+            : undefined;
+        if (solver) solvers.set(key, solver);
         const found: { rounded: Rounded; grid: Grid }[] = [];
         let [before, after] = [0, 0];
         const all = await this.#weightsOf(layer);
         for (const weights of all) {
-          const grid = await solver.solve(weights, gridOf(this.#kernels, weights, spec), spec.group);
+          const start = gridOf(this.#kernels, weights, spec);
+          const better = await solver?.solve(weights, start, spec.group);
+          const grid = better ?? start;
           found.push({ rounded: roundToGrid(this.#kernels, weights, grid, spec), grid });
-          before += grid.before;
-          after += grid.after;
+          before += better?.before ?? 0;
+          after += better?.after ?? 0;
         }
-        const how = `hqq: sum of |w - ŵ|^0.7 ${before.toPrecision(3)} -> ${after.toPrecision(3)}`;
-        await this.#keep([layer], { layers: [{ solved: this.#solved(layer, all, found), how }] });
+        const how = solver
+          ? `hqq: sum of |w - ŵ|^0.7 ${before.toPrecision(3)} -> ${after.toPrecision(3)}`
+          : method === "mse"
+            ? "scales clipped for the least squared error"
+            : "rounded to nearest";
+        await this.#keep([layer], { layers: [await this.#compensated(matrices, layer, all, found, how)] });
       }
     } finally {
       for (const solver of solvers.values()) await solver.close();
+      await matrices?.close();
     }
+  }
+
+  /** The codes of a layer, with factors of what they lack where they were asked for. */
+  async #compensated(
+    matrices: MatrixEngine | undefined,
+    layer: Layer,
+    weights: readonly Weights[],
+    found: readonly { readonly rounded: Rounded; readonly grid: Grid }[],
+    how: string,
+    gram?: Matrix,
+  ): Promise<GroupSolution["layers"][number]> {
+    const solved = this.#solved(layer, weights, found);
+    const { compensate } = this.#options;
+    const [first] = found;
+    if (!matrices || !compensate || !first || whyNotCompensated(layer, compensate)) return { solved, how };
+    const kernels = this.#kernels;
+    const error = { rows: layer.k, cols: layer.n, data: first.rounded.errors };
+    const { a, b } = await lowRank(matrices, kernels, error, compensate, gram);
+    const half = ({ data }: Matrix): Uint16Array => kernels.toFloat16(data, true).bits;
+    const factors = { rank: a.cols, a: half(a), b: half(b) };
+    const stored = ({ rows, cols }: Matrix, bits: Uint16Array): Matrix => ({
+      rows,
+      cols,
+      data: kernels.fromFloat16(bits),
+    });
+    const back = await matrices.product(stored(a, factors.a), stored(b, factors.b));
+    const { squaredDifference, squaredNormA } = kernels.compare(error.data, back.data);
+    const left = squaredNormA > 0 ? Math.sqrt(squaredDifference / squaredNormA) : 0;
+    return {
+      solved: { ...solved, error: solved.error * left, factors },
+      how: `${how}, rank ${factors.rank} leaves ${(100 * left).toPrecision(3)} % of the weight's error`,
+    };
   }
 
   /** Level by level, so that each layer's inputs are those of the quantized layers before it. */
@@ -252,7 +312,8 @@ class Solver {
       const percent = (error: number): string => `${(100 * Math.sqrt(error / (sums.energy || 1))).toPrecision(3)} %`;
       const how = `${method}: output error ${percent(sums.nearest)} -> ${percent(sums.solved)}${scaling}`;
       const weights = own.map((problem) => (scales ? scaleInputs(problem.weights, scales) : problem.weights));
-      layers.push({ solved: this.#solved(layer, weights, found), how });
+      const seen = own[0] && (scales ? scaledGram(own[0].gram, scales) : own[0].gram);
+      layers.push(await this.#compensated(matrices, layer, weights, found, how, seen));
     }
     return { scales, layers };
   }

@@ -18,8 +18,9 @@
  * 0, ±2^−i; additive ones are sums of two or three. Codebooks are the k-means optimum of each weight. 3-, 5- and 6-bit codes
  * have no element type: they are stored as planes of 4, 2 and 1 bits and unpacked to floats at load.
  * `layers`, `ends` and `only` choose formats layer by layer.
+ * `compensate` keeps the error's best rank-r part, E ≈ A·B, beside the codes (LoRC); by gptq and awq that of least ‖X(E − A·B)‖.
  * Convolutions are rounded so that the errors of a kernel, and then of a channel, cancel: Σ(ŵ − w) ≈ 0 (SQuant).
- * Paper: Guo et al. 2022, SQuant (arXiv 2202.07471); Dettmers and Zettlemoyer 2023, "The case for 4-bit precision" (arXiv 2212.09720); Frantar et al. 2023, GPTQ
+ * Paper: Yao et al. 2023, ZeroQuant-V2 (arXiv 2303.08302); Zhang et al. 2024, LQER (arXiv 2402.02446); Guo et al. 2022, SQuant (arXiv 2202.07471); Dettmers and Zettlemoyer 2023, "The case for 4-bit precision" (arXiv 2212.09720); Frantar et al. 2023, GPTQ
  * (arXiv 2210.17323); Lin et al. 2023, AWQ (arXiv 2306.00978); Badri and Shaji 2023, "Half-Quadratic Quantization of Large
  * Machine Learning Models"; Li et al. 2016, Ternary Weight Networks (arXiv 1605.04711); Rastegari et al. 2016, XNOR-Net (arXiv
  * 1603.05279); Li et al. 2020, Additive Powers-of-Two (arXiv 1909.13144); Dettmers et al. 2023, QLoRA (arXiv 2305.14314); Han et al.
@@ -39,9 +40,10 @@ import { prepareConstants, shortList } from "../../prepare.ts";
 import { choices, range } from "../../search-range.ts";
 import { type TechniqueFunction, defineTechnique } from "../../technique.ts";
 import { BALANCE_TEXT } from "../balanced.ts";
-import { type SolverSite, solveWeights, whyNotSolved } from "./calibrated-weights.ts";
+import { type SolverSite, solveWeights, whyNotCompensated, whyNotSolved } from "./calibrated-weights.ts";
 import { foldComputedWeights } from "./computed-weights.ts";
 import { endsOption, formatsOf, layersOption, onlyOption } from "./layer-formats.ts";
+import { factorBytes, lowRankForm } from "./low-rank-form.ts";
 import type { Solved } from "./solved-codes.ts";
 import { type Bits, type NumberFormat, WEIGHT_FORMATS, type WeightFormat, formatNamed } from "./formats.ts";
 import { applyPlan } from "./weight-forms.ts";
@@ -127,6 +129,15 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
       .describe(
         "gptq, awq: passes of the samples through the model at most; with one per level of layers each sees the errors before it",
       ),
+    compensate: z
+      .int()
+      .min(1)
+      .max(1024)
+      .optional()
+      .describe(
+        "integers: store what rounding lacks as two thin float16 factors of so many columns beside the codes (with gptq and awq, of what the outputs lack); free at run time where weights are unpacked at load",
+      )
+      .meta({ search: choices(8, 16, 32) }),
     balance: z
       .boolean()
       .default(true)
@@ -186,7 +197,8 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
       return format === "float" ? undefined : optionsFor(format);
     });
     const { method } = options;
-    const solver = method === "auto" || method === "rtn" || method === "mse" ? undefined : method;
+    const nearest = method === "auto" || method === "rtn" || method === "mse";
+    const solver = !nearest ? method : options.compensate ? (scale === "range" ? "rtn" : "mse") : undefined;
     const solvable: SolverSite[] = [];
     const store = async (
       { site, plan: chosen, options: plan }: SolverSite,
@@ -196,8 +208,11 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
       const { value, tensor, uses } = site;
       const layers = shortList(uses.map((use) => use.node.name || use.node.opType));
       const { dtype, shape, byteLength } = tensor;
-      const bytesAfter = bytesOfPlan(chosen, tensor, plan);
+      const bytesAfter = bytesOfPlan(chosen, tensor, plan) + (solved ? factorBytes(solved) : 0);
+      const { factors } = solved ?? {};
+      const addFactors = solved && factors && lowRankForm(kernels, site, chosen, { ...solved, factors });
       const codes = applyPlan(model, kernels, site, chosen, plan, solved);
+      addFactors?.();
       await eager.keep(codes, byteLength);
       journal.change({
         what: value.name,
@@ -257,7 +272,16 @@ export const quantizeWeights: TechniqueFunction = defineTechnique({
       const found: SolverSite = { site, plan: chosen, options: plan };
       const why = solver && whyNotSolved(found, solver);
       if (solver && why === undefined) solvable.push(found);
-      else await store(found, undefined, why === undefined ? "" : `; mse instead of ${solver}: ${why}`);
+      else
+        await store(
+          found,
+          undefined,
+          why === undefined ? "" : `; ${scale === "range" ? "rtn" : "mse"} instead of ${solver}: ${why}`,
+        );
+      if (options.compensate) {
+        const left = why ?? whyNotCompensated(found, options.compensate);
+        if (left !== undefined) journal.note(`${label} is not compensated: ${left}.`);
+      }
     }
     if (solver && solvable.length > 0)
       await solveWeights(model, kernels, solvable, { ...options, method: solver }, context, (found, solved, won) =>

@@ -15,8 +15,17 @@ export interface Solved {
   readonly codes: Uint8Array; // (rows, cols)
   readonly scales: Float32Array; // (rows, ⌈cols/group⌉)
   readonly zeroPoints: Uint8Array; // (rows, ⌈cols/group⌉)
-  /** ‖ŵ − w‖ / ‖w‖. */
+  /** ‖ŵ − w‖ / ‖w‖, with what the factors give back. */
   readonly error: number;
+  /** A·B, added to the codes' numbers: what they lack, as far as a matrix of low rank holds it. */
+  readonly factors?: StoredFactors | undefined;
+}
+
+/** Thin factors in half precision. */
+export interface StoredFactors {
+  readonly rank: number;
+  readonly a: Uint16Array; // (cols, rank)
+  readonly b: Uint16Array; // (rank, rows)
 }
 
 /** What was found for layers that read the same input. */
@@ -28,26 +37,39 @@ export interface GroupSolution {
 
 /** A solution as bytes, to be kept. */
 export function packSolution({ scales, layers }: GroupSolution): Uint8Array {
-  const header = layers.map(({ how, solved: { rows, cols, group, error } }) => ({ how, rows, cols, group, error }));
-  const arrays = layers.flatMap(({ solved }) => [solved.codes, bytesOf(solved.scales), solved.zeroPoints]);
+  const header = layers.map(({ how, solved: { rows, cols, group, error, factors } }) => ({
+    how,
+    rows,
+    cols,
+    group,
+    error,
+    rank: factors?.rank,
+  }));
+  const arrays = layers.flatMap(({ solved: { codes, scales: own, zeroPoints, factors } }) => [
+    codes,
+    bytesOf(own),
+    zeroPoints,
+    ...(factors ? [bytesOf(factors.a), bytesOf(factors.b)] : []),
+  ]);
   return packPart({ layers: header, scaled: scales !== undefined }, scales ? [...arrays, bytesOf(scales)] : arrays);
 }
 
 export function unpackSolution(bytes: Uint8Array): GroupSolution {
   const { header, arrays } = unpackPart(bytes);
   const { layers, scaled } = header as {
-    layers: (Pick<Solved, "rows" | "cols" | "group" | "error"> & { how: string })[];
+    layers: (Pick<Solved, "rows" | "cols" | "group" | "error"> & { how: string; rank?: number })[];
     scaled: boolean;
   };
-  const floats = (array: Uint8Array | undefined): Float32Array =>
-    new Float32Array((array as Uint8Array).buffer as ArrayBuffer);
-  return {
-    scales: scaled ? floats(arrays.at(-1)) : undefined,
-    layers: layers.map(({ how, ...rest }, i) => {
-      const [codes, scales, zeroPoints] = arrays.slice(3 * i) as [Uint8Array, Uint8Array, Uint8Array];
-      return { how, solved: { ...rest, codes, scales: floats(scales), zeroPoints } };
-    }),
-  };
+  let at = 0;
+  const next = (): Uint8Array => arrays[at++] as Uint8Array;
+  const floats = (array: Uint8Array): Float32Array => new Float32Array(array.buffer as ArrayBuffer);
+  const halves = (array: Uint8Array): Uint16Array => new Uint16Array(array.buffer as ArrayBuffer);
+  const solved = layers.map(({ how, rank, ...rest }) => {
+    const [codes, scales, zeroPoints] = [next(), floats(next()), next()];
+    const factors = rank === undefined ? undefined : { rank, a: halves(next()), b: halves(next()) };
+    return { how, solved: { ...rest, codes, scales, zeroPoints, factors } };
+  });
+  return { scales: scaled ? floats(next()) : undefined, layers: solved };
 }
 
 /** Packed blocks, every row padded with the zero point to whole blocks: as `MatMulNBits` wants them. */
