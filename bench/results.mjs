@@ -63,6 +63,25 @@ const SECTIONS = {
       ),
     ];
   },
+  "prune-channels": ({ rows, ratios }) => [
+    "Channels removed from every model",
+    `\`prune-channels --ratio ${ratios.join("` and `")}\` by l2, nothing trained: what is left of multiply-accumulates, parameters, and of the time of a run (one thread, both networks in turns on the same inputs). Axes that are normalized over stay, as by default. What stays, by reason, with the number of layers and the first of them.`,
+    table(
+      ["model", "ratio", "MACs left", "parameters left", "time left (95 %)", "what stays"],
+      rows.map((row) => [
+        row.name,
+        row.ratio,
+        ...(row.error
+          ? ["", "", "", row.error]
+          : [
+              row.macs > 0 ? percent(row.macsAfter / row.macs, 0) : "",
+              percent(row.parametersAfter / row.parameters, 0),
+              interval(row.latency, (x) => x.toFixed(2)),
+              row.ratio === ratios[0] ? row.stays.map(({ layers, first, why }) => `${layers > 1 ? `${layers} layers, ` : ""}\`${first}\`: ${why}`).join("; ").replaceAll("|", "\\|") : "",
+            ]),
+      ]),
+    ),
+  ],
   "prune-big": ({ rows }) => [
     "Pruning a model of 1 GB",
     "By magnitude, each in a fresh process; deciding is thresholds and every mask, with nothing written; seconds are those of a machine that did other work at the time, processor seconds are the process's own.",
