@@ -26,6 +26,8 @@ export class AxisTies {
   readonly compounds: Compound[] = [];
   /** By id, why no position may go. */
   readonly #frozen = new Map<number, string>();
+  /** By id, the model's input or output that has it. */
+  readonly #ports = new Map<number, string>();
   /** By id, what computes its positions together. */
   readonly #mixed = new Map<number, string>();
   /** Axes along which a product of two computed values runs side by side: heads of attention. */
@@ -84,6 +86,11 @@ export class AxisTies {
     if (!this.#frozen.has(id)) this.#frozen.set(id, reason);
   }
 
+  /** An axis of the model's inputs or outputs, which callers know. */
+  freezePort(id: number, reason: string): void {
+    if (!this.#ports.has(id)) this.#ports.set(id, reason);
+  }
+
   mix(id: number, reason: string): void {
     if (!this.#mixed.has(id)) this.#mixed.set(id, reason);
   }
@@ -108,21 +115,32 @@ export class AxisTies {
     return this.#size[this.root(id)];
   }
 
-  /** Facts of each class, by its root: call it when all is joined. */
-  classes(): Map<number, AxisClass> {
+  /**
+   * Facts of each class, by its root: call it when all is joined. With `caches` heads that inputs and outputs of the model have
+   * (keys and values that a caller keeps) are not frozen by that.
+   */
+  classes(options: { readonly caches?: boolean | undefined } = {}): Map<number, AxisClass> {
     const classes = new Map<number, AxisClass>();
+    const heads = new Set([...this.#heads].map((id) => this.root(id)));
     for (let id = 0; id < this.#parent.length; id++) {
       const root = this.root(id);
       let found = classes.get(root);
       if (!found) {
-        found = { root, size: this.#size[root], members: [], frozen: undefined, mixed: undefined, isHeads: false };
+        found = {
+          root,
+          size: this.#size[root],
+          members: [],
+          frozen: undefined,
+          mixed: undefined,
+          isHeads: heads.has(root),
+        };
         classes.set(root, found);
       }
       const member = this.#members.get(id);
       if (member) found.members.push(member);
+      if (!options.caches || !heads.has(root)) found.frozen ??= this.#ports.get(id);
       found.frozen ??= this.#frozen.get(id);
       found.mixed ??= this.#mixed.get(id);
-      if (this.#heads.has(id)) found.isHeads = true;
     }
     return classes;
   }
@@ -141,19 +159,22 @@ export interface AxisClass {
   readonly members: { readonly value: Value; readonly axis: number }[];
   frozen: string | undefined;
   mixed: string | undefined;
-  isHeads: boolean;
+  readonly isHeads: boolean;
 }
 
 /** Joins the axes of all values of the model and its subgraphs. Writes inferred shapes on the model's values. */
 export function tieAxes(model: Model): AxisTies {
   inferShapes(model);
   const ties = new AxisTies();
-  freezeAll(
-    ties,
+  const freezePorts = (values: readonly Value[], what: string): void => {
+    for (const value of values)
+      for (const axis of value.shape?.keys() ?? []) ties.freezePort(ties.of(value, axis), `'${value.name}': ${what}`);
+  };
+  freezePorts(
     model.graph.inputs.filter((input) => input.tensor === undefined),
     "the model's input",
   );
-  freezeAll(ties, model.graph.outputs, "the model's output");
+  freezePorts(model.graph.outputs, "the model's output");
   const walk = (graph: Graph): void => {
     for (const node of graph.nodes) {
       tieNode(ties, node, model);

@@ -60,6 +60,8 @@ export interface FrozenChannels {
 export interface GroupOptions {
   /** How heads of queries that share a head of keys go; default: together, with that head. */
   readonly queries?: GroupedQueries | undefined;
+  /** Heads may go whose keys and values are inputs and outputs of the model: a cache that the caller keeps. Default: false. */
+  readonly caches?: boolean | undefined;
 }
 
 export interface ChannelGroups {
@@ -83,7 +85,7 @@ export function membersOf(group: Group): GroupMember[] {
  */
 export function channelGroups(model: Model, options: GroupOptions = {}): ChannelGroups {
   const ties = tieAxes(model);
-  const classes = ties.classes();
+  const classes = ties.classes(options);
   const positions = tiePositions(ties, classes, options.queries);
   const axisOf = (value: Value, axis: number): AxisClass | undefined => {
     const id = ties.find(value, axis);

@@ -61,7 +61,7 @@ export async function fidelityOf(
     throwIfAborted(options.signal);
     const feeds = translation?.reference(chunk.feeds) ?? chunk.feeds;
     const expected = await reference.run(feeds, names);
-    const actual = await candidate.run(translation?.candidate(feeds) ?? feeds, names);
+    const actual = await candidate.run((await translation?.candidate(feeds)) ?? feeds, names);
     for (const [name, sums] of outputs) {
       const [a, b] = [expected[name], actual[name]];
       const same = a && translation ? await translation.output(name, a) : a;

@@ -1,5 +1,5 @@
 /** Feeds and outputs of a model beside one whose tokens or outputs were cut: what both can be asked, and what both answer. */
-import { keptPorts } from "../ir/kept-ports.ts";
+import { type KeptAxis, keptPorts } from "../ir/kept-ports.ts";
 import type { Model } from "../ir/model.ts";
 import { arrayOf, asNumbers, convertArray, tensorOf } from "../run/arrays.ts";
 import type { Feeds, NdArray } from "../run/session.ts";
@@ -8,8 +8,8 @@ import { sliceTensor } from "../transform/slice-tensor.ts";
 export interface PortTranslation {
   /** Tokens that the cut model lacks become ones that it has. */
   reference(feeds: Feeds): Feeds;
-  /** The same tokens by their new numbers. */
-  candidate(feeds: Feeds): Feeds;
+  /** The same tokens by their new numbers, and what is left of other inputs. */
+  candidate(feeds: Feeds): Promise<Feeds>;
   /** The part of the reference's output that the candidate still has. */
   output(name: string, expected: NdArray): Promise<NdArray>;
 }
@@ -27,11 +27,17 @@ export function portTranslation(reference: Model, candidate: Model): PortTransla
   const tokens = new Map(
     Object.entries(now.tokens).map(([name, kept]) => [name, relative(before?.tokens[name], kept)] as const),
   );
-  const outputs = new Map(
-    Object.entries(now.outputs).map(
-      ([name, { axis, kept }]) => [name, { axis, kept: relative(before?.outputs[name]?.kept, kept) }] as const,
-    ),
-  );
+  type Axes = Readonly<Record<string, KeptAxis>>;
+  const axesOf = (first: Axes | undefined, then: Axes): Map<string, KeptAxis> =>
+    new Map(
+      Object.entries(then).map(([name, { axis, kept }]) => [name, { axis, kept: relative(first?.[name]?.kept, kept) }]),
+    );
+  const [inputs, outputs] = [axesOf(before?.inputs, now.inputs), axesOf(before?.outputs, now.outputs)];
+  const part = (cut: KeptAxis | undefined, array: NdArray): Promise<NdArray> => {
+    if (!cut) return Promise.resolve(array);
+    const axis = cut.axis < 0 ? cut.axis + array.shape.length : cut.axis;
+    return arrayOf(sliceTensor(tensorOf(array), new Map([[axis, cut.kept]])));
+  };
   const numbers = new Map([...tokens].map(([name, kept]) => [name, new Map(kept.map((id, i) => [id, i]))]));
   const mapped = (feeds: Feeds, change: (id: number, name: string) => number): Feeds =>
     Object.fromEntries(
@@ -47,12 +53,12 @@ export function portTranslation(reference: Model, candidate: Model): PortTransla
         const kept = tokens.get(name) ?? [];
         return numbers.get(name)?.has(id) ? id : (kept[Math.abs(id) % kept.length] ?? 0);
       }),
-    candidate: (feeds) => mapped(feeds, (id, name) => numbers.get(name)?.get(id) ?? 0),
-    output(name, expected) {
-      const cut = outputs.get(name);
-      if (!cut) return Promise.resolve(expected);
-      const axis = cut.axis < 0 ? cut.axis + expected.shape.length : cut.axis;
-      return arrayOf(sliceTensor(tensorOf(expected), new Map([[axis, cut.kept]])));
+    async candidate(feeds) {
+      const renumbered = mapped(feeds, (id, name) => numbers.get(name)?.get(id) ?? 0);
+      const own: Record<string, NdArray> = {};
+      for (const [name, array] of Object.entries(renumbered)) own[name] = await part(inputs.get(name), array);
+      return own;
     },
+    output: (name, expected) => part(outputs.get(name), expected),
   };
 }

@@ -16,13 +16,15 @@ export interface KeptAxis {
 export interface KeptPorts {
   /** By input: numbers of tokens that stay. */
   readonly tokens: Readonly<Record<string, readonly number[]>>;
-  /** By output: positions of an axis that stay. */
+  /** By input and by output: positions of an axis that stay. */
+  readonly inputs: Readonly<Record<string, KeptAxis>>;
   readonly outputs: Readonly<Record<string, KeptAxis>>;
 }
 
 const ranges = z.string().regex(/^\d+(-\d+)?(,\d+(-\d+)?)*$/);
 const schema = z.object({
   tokens: z.record(z.string(), ranges),
+  inputs: z.record(z.string(), z.object({ axis: z.int(), kept: ranges })),
   outputs: z.record(z.string(), z.object({ axis: z.int(), kept: ranges })),
 });
 
@@ -32,37 +34,33 @@ export function keptPorts(model: Model): KeptPorts | undefined {
   if (text === undefined) return undefined;
   const parsed = schema.safeParse(parseJson(text));
   if (!parsed.success) return undefined;
-  const { tokens, outputs } = parsed.data;
+  const { tokens, inputs, outputs } = parsed.data;
   return {
-    tokens: Object.fromEntries(Object.entries(tokens).map(([name, kept]) => [name, fromRanges(kept)])),
-    outputs: Object.fromEntries(
-      Object.entries(outputs).map(([name, { axis, kept }]) => [name, { axis, kept: fromRanges(kept) }]),
-    ),
+    tokens: mapped(tokens, fromRanges),
+    inputs: mapped(inputs, ({ axis, kept }) => ({ axis, kept: fromRanges(kept) })),
+    outputs: mapped(outputs, ({ axis, kept }) => ({ axis, kept: fromRanges(kept) })),
   };
 }
 
 /** Notes a cut of the model at hand, on top of what was cut before. */
-export function noteKeptPorts(model: Model, now: KeptPorts): void {
+export function noteKeptPorts(model: Model, now: Partial<KeptPorts>): void {
   const before = keptPorts(model);
-  const compose = (first: readonly number[] | undefined, then: readonly number[]): string =>
-    toRanges(first ? then.flatMap((index) => first[index] ?? []) : then);
-  const tokens = { ...before?.tokens, ...now.tokens };
-  const outputs = { ...before?.outputs, ...now.outputs };
-  const text = {
-    tokens: Object.fromEntries(
-      Object.entries(tokens).map(([name, kept]) => [
-        name,
-        name in now.tokens ? compose(before?.tokens[name], kept) : toRanges(kept),
-      ]),
-    ),
-    outputs: Object.fromEntries(
-      Object.entries(outputs).map(([name, { axis, kept }]) => [
-        name,
-        { axis, kept: name in now.outputs ? compose(before?.outputs[name]?.kept, kept) : toRanges(kept) },
-      ]),
-    ),
+  const compose = (first: readonly number[] | undefined, then: readonly number[]): number[] =>
+    then.flatMap((index) => (first ? (first[index] ?? []) : index));
+  const axes = (side: "inputs" | "outputs"): Record<string, { axis: number; kept: string }> => {
+    const composed = mapped(now[side] ?? {}, ({ axis, kept }, name) => ({
+      axis,
+      kept: compose(before?.[side][name]?.kept, kept),
+    }));
+    return mapped({ ...before?.[side], ...composed }, ({ axis, kept }) => ({ axis, kept: toRanges(kept) }));
   };
-  model.metadata.set(KEY, JSON.stringify(text));
+  const composed = mapped(now.tokens ?? {}, (kept, name) => compose(before?.tokens[name], kept));
+  const tokens = mapped({ ...before?.tokens, ...composed }, toRanges);
+  model.metadata.set(KEY, JSON.stringify({ tokens, inputs: axes("inputs"), outputs: axes("outputs") }));
+}
+
+function mapped<A, B>(record: Readonly<Record<string, A>>, change: (value: A, name: string) => B): Record<string, B> {
+  return Object.fromEntries(Object.entries(record).map(([name, value]) => [name, change(value, name)]));
 }
 
 function parseJson(text: string): unknown {

@@ -7,6 +7,7 @@ import { PareError } from "../base/error.ts";
 import { type Dim, formatShape } from "../base/shape.ts";
 import { toAttribute } from "../ir/attribute.ts";
 import { Node, Value } from "../ir/graph.ts";
+import type { KeptAxis } from "../ir/kept-ports.ts";
 import type { Model } from "../ir/model.ts";
 import { Tensor } from "../ir/tensor.ts";
 import type { Narrowed, NarrowContext } from "../ops/narrow.ts";
@@ -15,12 +16,15 @@ import { removeDead } from "./remove-dead.ts";
 import { type Kept, sliceTensor } from "./slice-tensor.ts";
 
 /**
- * Removes groups of {@link ChannelGroups} from the model that they were found in. Tensors shrink when they are read. Throws
- * `internal` if the shapes that follow are not those that the groups promise, which would be a mistake in a record.
+ * Removes groups of {@link ChannelGroups} from the model that they were found in. Tensors shrink when they are read. Returns what is
+ * left of inputs and outputs that shrank. Throws `internal` if the shapes that follow are not those that the groups promise, which
+ * would be a mistake in a record.
  */
-export function sliceGroups(model: Model, groups: ChannelGroups, removed: Iterable<Group>): void {
+export function sliceGroups(model: Model, groups: ChannelGroups, removed: Iterable<Group>): KeptSides {
   const kept = keptPositions(removed);
-  if (kept.size === 0) return;
+  const sides: KeptSides = { inputs: {}, outputs: {} };
+  if (kept.size === 0) return sides;
+  const [inputs, outputs] = [new Set(model.graph.inputs), new Set(model.graph.outputs)];
   const keptOf = (value: Value | undefined, axis: number): readonly number[] | undefined => {
     const owner = value && groups.axisOf(value, axis);
     return owner && kept.get(owner);
@@ -31,6 +35,8 @@ export function sliceGroups(model: Model, groups: ChannelGroups, removed: Iterab
       const shape = [...(expected.get(value) ?? value.shape ?? [])];
       shape[axis] = stay.length;
       expected.set(value, shape);
+      if (inputs.has(value) && !value.tensor) sides.inputs[value.name] = { axis, kept: stay };
+      if (outputs.has(value)) sides.outputs[value.name] = { axis, kept: stay };
     }
   const known = new Set(inferTypes(model, { fresh: true }).problems.map(({ message }) => message));
   const changes: { node: Node; narrowed: Narrowed }[] = [];
@@ -41,6 +47,7 @@ export function sliceGroups(model: Model, groups: ChannelGroups, removed: Iterab
   }
   for (const { node, narrowed } of changes) apply(node, narrowed);
   for (const [value, shape] of expected) {
+    if (inputs.has(value)) value.shape = shape;
     if (!value.tensor) continue;
     const stay = new Map(value.shape?.flatMap((_, axis) => keptAt(keptOf(value, axis), axis)));
     value.tensor = sliceTensor(value.tensor, stay as Kept);
@@ -48,6 +55,13 @@ export function sliceGroups(model: Model, groups: ChannelGroups, removed: Iterab
   }
   removeDead(model);
   agree(model, expected, known);
+  return sides;
+}
+
+/** By name, what is left of an axis of each input and output that shrank. */
+export interface KeptSides {
+  readonly inputs: Record<string, KeptAxis>;
+  readonly outputs: Record<string, KeptAxis>;
 }
 
 function keptAt(positions: readonly number[] | undefined, axis: number): [number, readonly number[]][] {

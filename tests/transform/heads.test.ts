@@ -1,18 +1,25 @@
 /** Heads of attention as units of pruning, in every form that attention comes in: cutting equals masking, and counts follow. */
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { type Family, channelGroups } from "../../src/analyse/groups.ts";
 import type { GroupedQueries } from "../../src/analyse/positions.ts";
 import { Rng } from "../../src/base/rng.ts";
 import type { AttributeInput } from "../../src/ir/attribute.ts";
 import { Builder } from "../../src/ir/builder.ts";
+import { fidelity } from "../../src/evaluate/fidelity.node.ts";
 import { checkModel } from "../../src/ir/check.ts";
 import { cloneModel } from "../../src/ir/clone.ts";
 import type { Node, Value } from "../../src/ir/graph.ts";
+import { noteKeptPorts } from "../../src/ir/kept-ports.ts";
+import { loadFile } from "../../src/ir/load.node.ts";
 import { Model } from "../../src/ir/model.ts";
 import { Tensor } from "../../src/ir/tensor.ts";
+import { freezeDefaults, liftConstants } from "../../src/transform/constants.ts";
+import { settleSizes } from "../../src/transform/settle-sizes.ts";
 import { sliceGroups } from "../../src/transform/slice-groups.ts";
 import { maskGroups, someGroups } from "../support/mask-groups.ts";
 import { runOnSynthetic, worstError } from "../support/run-model.ts";
+import { sharedData } from "../support/shared-data.ts";
 
 /** One rounding per sum of some eight terms. */
 const TOLERANCE = 1e-5;
@@ -171,6 +178,39 @@ describe.each(["together", "evenly"] as const)("heads that go %s", (queries) => 
     // The control: other heads are not the same network.
     const others = await Promise.all([4, 5, 6, 7, 8].map((seed) => distance(make(), queries, 1, seed)));
     expect(Math.max(...others)).toBeGreaterThan(1e-3);
+  });
+});
+
+const root = sharedData("models");
+
+describe.skipIf(root === undefined)("caches of the caller (needs shared/data/models)", () => {
+  it.each([
+    ["stories260k/decoder_with_past.onnx", 5, 20, 1e-4],
+    ["tiny-random-gpt2.onnx", 1, 4, 1e-4],
+  ])("%s: keys and values that are kept between runs shrink, too", async (file, families, heads, tolerance) => {
+    const original = await loadFile(join(root as string, file));
+    freezeDefaults(original);
+    liftConstants(original);
+    settleSizes(original);
+    const options = { caches: true };
+    const found = channelGroups(original, options).families.filter(isHeads);
+    expect([found.length, found.reduce((sum, { groups }) => sum + groups.length, 0)]).toEqual([families, heads]);
+    const cut = async (seed: number): Promise<number> => {
+      const [masked, sliced] = [cloneModel(original), cloneModel(original)];
+      await maskGroups(someGroups(channelGroups(masked, options), 1, 0.5, isHeads));
+      const groups = channelGroups(sliced, options);
+      const sides = sliceGroups(sliced, groups, someGroups(groups, seed, 0.5, isHeads));
+      noteKeptPorts(sliced, sides);
+      const past = Object.keys(sides.inputs);
+      expect(past.length).toBeGreaterThan(0);
+      expect(Object.keys(sides.outputs).length).toBe(past.length);
+      const dims = { past: 3, past_seq_len: 3, total_seq_len: 19 };
+      const compared = await fidelity(masked, sliced, { threads: 1, samples: 2, dims });
+      return compared.maxAbsError;
+    };
+    expect(await cut(1)).toBeLessThan(tolerance);
+    const others = await Promise.all([2, 3, 4].map(cut));
+    expect(Math.max(...others)).toBeGreaterThan(10 * tolerance);
   });
 });
 

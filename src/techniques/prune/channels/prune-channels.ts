@@ -26,8 +26,9 @@ import { z } from "zod";
 import { costOf } from "../../../analyse/cost.ts";
 import { FAMILY_KINDS } from "../../../analyse/group-kinds.ts";
 import { type ChannelGroups, type Family, type Group, channelGroups } from "../../../analyse/groups.ts";
-import { PareError } from "../../../base/error.ts";
 import type { Keep } from "../../../analyse/keep.ts";
+import { PareError } from "../../../base/error.ts";
+import { noteKeptPorts } from "../../../ir/kept-ports.ts";
 import type { Model } from "../../../ir/model.ts";
 import { LOSSES } from "../../../train/losses/table.ts";
 import { settleSizes } from "../../../transform/settle-sizes.ts";
@@ -117,6 +118,12 @@ const options = z.object({
     .enum(["together", "evenly"])
     .default("together")
     .describe("heads of queries that share a head of keys go with that head, or one of each head's and all keys stay"),
+  caches: z
+    .boolean()
+    .default(false)
+    .describe(
+      "also heads whose keys and values are inputs and outputs of the model: the caches that a caller keeps get smaller",
+    ),
   keep: keepOption,
 });
 
@@ -135,7 +142,7 @@ async function run(model: Model, chosen: Chosen, context: Context): Promise<Mode
   const { journal } = context;
   prepareConstants(model, journal);
   settleSizes(model);
-  const groups = channelGroups(model, { queries: chosen.queries });
+  const groups = channelGroups(model, { queries: chosen.queries, caches: chosen.caches });
   journalFrozen(groups, journal);
   const keep = keepOf(chosen.keep, model, journal);
   const families = groups.families.filter((family) => {
@@ -144,6 +151,11 @@ async function run(model: Model, chosen: Chosen, context: Context): Promise<Mode
     return !why;
   });
   const target = targetOf(chosen);
+  if (chosen.caches && (chosen.scope === "sensitivity" || target?.quantity === "latency"))
+    throw new PareError("bad-option", "Networks whose caches differ are not run side by side", {
+      where: "prune-channels option 'caches'",
+      help: "Choose another scope, and a target of MACs, parameters or bytes",
+    });
   const { threshold } = chosen;
   if (target && threshold !== undefined)
     throw new PareError("bad-option", "A target and a threshold both say how much goes", {
@@ -162,7 +174,12 @@ async function run(model: Model, chosen: Chosen, context: Context): Promise<Mode
   const ratio = target ? await ratioFor(model, groups, scored, how, target, context) : chosen.ratio;
   const gone = allocate(scored, ratio, how);
   const before = costOf(model);
-  sliceGroups(model, groups, [...gone.values()].flat());
+  const sides = sliceGroups(model, groups, [...gone.values()].flat());
+  const ports = [...Object.keys(sides.inputs), ...Object.keys(sides.outputs)];
+  if (ports.length > 0) {
+    noteKeptPorts(model, sides);
+    journal.note(`Inputs and outputs that got smaller: ${shortList(ports)}.`);
+  }
   for (const [family, removed] of gone) journalFamily(family, removed, nameOfScore(chosen.score), journal);
   const after = costOf(model);
   journal.note(

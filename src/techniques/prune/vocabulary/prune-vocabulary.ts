@@ -18,7 +18,7 @@ import { readerText, type TokenTables, tokenTables } from "../../../analyse/toke
 import type { AxisClass } from "../../../analyse/axis-ties.ts";
 import { PareError, throwIfAborted } from "../../../base/error.ts";
 import { neededTokens } from "../../../data/prune-tokenizer.ts";
-import { fromRanges, type KeptAxis, noteKeptPorts } from "../../../ir/kept-ports.ts";
+import { fromRanges, noteKeptPorts } from "../../../ir/kept-ports.ts";
 import type { Model } from "../../../ir/model.ts";
 import { Tensor } from "../../../ir/tensor.ts";
 import { asNumbers } from "../../../run/arrays.ts";
@@ -82,13 +82,8 @@ export const pruneVocabulary: TechniqueFunction = defineTechnique({
     const gone = Array.from({ length: found.size }, (_, id) => id).filter((id) => !stays.has(id));
     const group: Group = { index: 0, parts: axes.map(({ axis }) => ({ axis, indices: gone })) };
     const names = axes.map(({ name }) => name);
-    const outputs = cutOutputs(
-      model,
-      axes.map(({ axis }) => axis),
-      kept,
-    );
-    sliceGroups(model, groups, [group]);
-    noteKeptPorts(model, { tokens: { [found.input.name]: kept }, outputs });
+    const sides = sliceGroups(model, groups, [group]);
+    noteKeptPorts(model, { ...sides, tokens: { [found.input.name]: kept } });
     for (const name of names) journal.change({ what: name, how: `${found.size} -> ${kept.length} tokens` });
     const after = costOf(model);
     journal.note(
@@ -231,14 +226,4 @@ function vocabularyAxes(
     if (axis && !found.has(axis)) found.set(axis, output.name);
   }
   return [...found].map(([axis, name]) => ({ axis, name }));
-}
-
-/** Outputs that lose positions, with the axis. */
-function cutOutputs(model: Model, axes: readonly AxisClass[], kept: readonly number[]): Record<string, KeptAxis> {
-  const outputs = new Set(model.graph.outputs);
-  return Object.fromEntries(
-    axes.flatMap(({ members }) =>
-      members.flatMap(({ value, axis }) => (outputs.has(value) ? [[value.name, { axis, kept }] as const] : [])),
-    ),
-  );
 }
