@@ -15,6 +15,7 @@ import { type Change, Journal, type Skip } from "./journal.ts";
 import { storeSparse } from "./prune/storage/store-sparse.ts";
 import { type Proof, prove, proveIntegers } from "./prove.node.ts";
 import type { Finished } from "./finished.ts";
+import { canImagine, imaginedData } from "./imagined-data.ts";
 import { formatStep } from "./recipe.ts";
 import type { Context, Progress, Step } from "./technique.ts";
 
@@ -76,14 +77,15 @@ export async function runSteps(
   steps: readonly Step[],
   options: CompressOptions = {},
 ): Promise<Unproven> {
-  for (const step of steps) checkNeeds(step, options);
+  for (const step of steps) checkNeeds(step, original, options);
   let model = cloneModel(original);
+  let imagined: Dataset | undefined;
   const reports: StepReport[] = [];
   const all = [...steps, ...closingSteps(original, steps)];
   for (const [index, step] of all.entries()) {
     throwIfAborted(options.signal);
     const journal = new Journal();
-    const context: Context = {
+    const given: Context = {
       data: options.data,
       evaluation: options.evaluation,
       original: options.original ?? original,
@@ -104,6 +106,15 @@ export async function runSteps(
         }),
     };
     const started = performance.now();
+    let context = given;
+    if (!given.data && step.technique.needs.includes("calibration")) {
+      // Steps before may have folded the normalizations
+      imagined ??= await imaginedData(original, {}, given);
+      context = { ...given, data: imagined };
+      journal.note(
+        `Calibrated on ${imagined.size} samples made from the statistics of BatchNormalization: real ones (--data) are better.`,
+      );
+    }
     model = await step.technique.run(model, step.options as never, context);
     checkResult(original, model, step);
     const seconds = (performance.now() - started) / 1000;
@@ -164,9 +175,10 @@ export function reportOf(
 }
 
 /** Refuses a step whose needs are not met, before anything runs. */
-function checkNeeds(step: Step, options: CompressOptions): void {
+function checkNeeds(step: Step, original: Model, options: CompressOptions): void {
   const { name, needs, demands } = step.technique;
   for (const need of [...needs, ...(demands?.(step.options) ?? [])]) {
+    if (need === "calibration" && needs.includes(need) && !options.data && canImagine(original)) continue;
     if ((need === "calibration" || need === "training" || need === "labels") && !options.data)
       throw new PareError("bad-option", `${name} needs samples (${need})`, {
         help: "Name a data set with --data, for example --data 'idx:mnist?split=train'",

@@ -27,7 +27,7 @@ export const reestimateBatchnorm: TechniqueFunction = defineTechnique({
   name: "reestimate-batchnorm",
   family: "tune",
   summary: "Measure the statistics of BatchNormalization anew on samples, after the weights have changed.",
-  needs: ["calibration"],
+  needs: ["training"],
   options: z.object({
     samples: z
       .int()
