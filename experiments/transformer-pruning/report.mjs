@@ -10,29 +10,32 @@ import { percent, percentWithin, pointsWithin, readStudy, table, writeSection } 
 const here = import.meta.dirname;
 const unique = (list) => [...new Set(list)];
 
-/** One table per part that is removed: criteria down, amounts across; `cell` says what stands there. */
+/** One table per part that is removed: criteria down, amounts across; `cell` says what stands there, with the parameters left where criteria differ in them. */
 function tables(rows, cell, head) {
   return unique(rows.map(({ part }) => part))
     .map((part) => {
       const own = rows.filter((row) => row.part === part);
       const amounts = unique(own.map(({ amount }) => amount)).sort((a, b) => a - b);
       const at = (score, amount) => own.find((row) => row.score === score && row.amount === amount);
-      const left = (amount) => own.find((row) => row.amount === amount);
+      const left = (row) => percent(row.parameters / head.parameters, 0);
+      const differ = amounts.some((amount) => unique(own.filter((row) => row.amount === amount).map(left)).length > 1);
+      const text = (row) => (row && differ ? `${cell(row)} (${left(row)})` : cell(row));
       const titles = amounts.map((amount) => (amount < 1 ? `${percent(amount, 0)} gone` : `${amount} gone`));
-      const body = unique(own.map(({ score }) => score)).map((score) => [score, ...amounts.map((amount) => cell(at(score, amount)))]);
-      const share = ["parameters left", ...amounts.map((amount) => percent(left(amount).parameters / head.parameters, 0))];
-      return `**${part[0].toUpperCase()}${part.slice(1)}**\n\n${table(["criterion", ...titles], [...body, share])}`;
+      const body = unique(own.map(({ score }) => score)).map((score) => [score, ...amounts.map((amount) => text(at(score, amount)))]);
+      const share = ["parameters left", ...amounts.map((amount) => left(own.find((row) => row.amount === amount)))];
+      const title = `**${part[0].toUpperCase()}${part.slice(1)}**${differ ? " (in brackets the parameters left)" : ""}`;
+      return `${title}\n\n${table(["criterion", ...titles], differ ? body : [...body, share])}`;
     })
     .join("\n\n");
 }
 
-/** Lines of the best criterion of each part, over the share of parameters that is gone. */
+/** Lines of the criteria of each part, over the share of parameters that is gone. */
 function chart(rows, whole, parts, about) {
   const most = Math.max(...rows.map(({ perplexity }) => perplexity[0]), 100);
   const gone = (row) => 100 * (1 - row.parameters / whole.parameters);
   const series = parts.flatMap((part) =>
     unique(rows.filter((row) => row.part === part).map(({ score }) => score))
-      .filter((score) => score === "taylor" || score === "l2" || score === "output" || score === "influence")
+      .filter((score) => ["random", "l2", "activation-mean", "fisher", "output", "influence"].includes(score))
       .map((score) => ({
         name: `${part} ${score}`,
         points: [[0, whole.perplexity[0]], ...rows.filter((row) => row.part === part && row.score === score).map((row) => [gone(row), row.perplexity[0]]).sort((a, b) => a[0] - b[0])],
@@ -41,9 +44,9 @@ function chart(rows, whole, parts, about) {
   const high = Math.min(most, 1000);
   return lineChart({
     about,
-    x: { label: "parameters gone, %", low: 0, high: 60, ticks: [0, 10, 20, 30, 40, 50, 60].map((x) => [x, x]) },
+    x: { label: "parameters gone, %", low: 0, high: 50, ticks: [0, 10, 20, 30, 40, 50].map((x) => [x, x]) },
     y: { label: "perplexity", low: 3, high, log: true, ticks: [3, 5, 10, 30, 100, 300, 1000].filter((y) => y <= high).map((y) => [y, y]) },
-    series: series.map((each) => ({ ...each, points: each.points.filter(([x, y]) => x <= 60 && y <= high) })),
+    series: series.map((each) => ({ ...each, points: each.points.filter(([x, y]) => x <= 50 && y <= high) })),
   });
 }
 
