@@ -11,6 +11,7 @@ import type { Projection } from "../train/projections.ts";
 import { type ScheduleName, SCHEDULES } from "../train/schedule.ts";
 import type { Rewiring } from "../train/rewiring.ts";
 import type { Shrinkage } from "../train/shrinkage.ts";
+import type { TargetedDropout } from "../train/targeted-dropout.ts";
 import type { TrainResult } from "../train/train-options.ts";
 import { convertOpset } from "../transform/opset.ts";
 import { engine } from "./engine.ts";
@@ -161,6 +162,8 @@ export interface TrainingSetting {
   readonly projections?: readonly Projection[] | undefined;
   /** Moves the zeros of thinned weights between steps. */
   readonly rewiring?: Rewiring | undefined;
+  /** Drops the least of some weights at random. */
+  readonly targetedDropout?: TargetedDropout | undefined;
   /** A penalty whose proximal step follows each step. */
   readonly shrinkage?: Shrinkage | undefined;
   /** Share of the steps during which observed ranges follow the data. */
@@ -207,6 +210,7 @@ export async function trainOn(
       batchNorm: setting.batchNorm,
       projections: setting.projections,
       shrinkage: setting.shrinkage,
+      targetedDropout: setting.targetedDropout,
       rewiring: setting.rewiring,
       observe: setting.observe,
       terms,

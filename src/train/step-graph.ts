@@ -24,6 +24,7 @@ import { halveProducts } from "./precision.ts";
 import { removeUnused } from "./remove-unused.ts";
 import type { RewiredState } from "./rewiring.ts";
 import { StepState } from "./step-state.ts";
+import { targetDropout, type TargetedDropout } from "./targeted-dropout.ts";
 import { addUpdates, type LossScale, lossScaleState, type UpdateOptions, type Updates } from "./step-update.ts";
 
 export interface StepOptions extends ObjectiveOptions, OptimizerOptions, UpdateOptions {
@@ -50,6 +51,10 @@ export interface StepOptions extends ObjectiveOptions, OptimizerOptions, UpdateO
   readonly observeSteps?: number | undefined;
   /** Steps over which the strength of the penalty rises from 0; default 0. */
   readonly rampSteps?: number | undefined;
+  /** Drops the least of some weights at random; needs `targetSizes` and dropout. */
+  readonly targetedDropout?: TargetedDropout | undefined;
+  /** The size below which weights are targeted at first, by name. */
+  readonly targetSizes?: ReadonlyMap<string, number> | undefined;
   /** True: Dropout drops, by the numbers fed as `noise`; false: it passes everything. Default true. */
   readonly dropout?: boolean | undefined;
   /**
@@ -89,6 +94,8 @@ export interface StepGraph {
   readonly averages: ReadonlyMap<string, string>;
   /** Trained weight to the state that holds its movement, where that is kept. */
   readonly movements: ReadonlyMap<string, string>;
+  /** Weight under targeted dropout to the state that holds the size below which it is dropped. */
+  readonly thresholds: ReadonlyMap<string, string>;
   /** Trained weight to the states by which its zeros move. */
   readonly rewired: ReadonlyMap<string, RewiredState>;
   /** Names of the states that hold the loss's scale in mixed precision and the number of steps skipped by an overflow. */
@@ -113,6 +120,10 @@ export function buildStepGraph(model: Model, options: StepOptions): StepGraph {
   graph.outputs.splice(0, graph.outputs.length, prediction);
   const state = new StepState(graph);
   for (const value of parameters) state.adopt(value);
+  const thresholds =
+    options.targetedDropout && options.targetSizes
+      ? targetDropout(graph, step.opset, state, parameters, options.targetedDropout, options.targetSizes)
+      : new Map<string, string>();
   const statistics = options.batchNorm === "frozen" ? [] : useBatchStatistics(graph, step.opset, state, options.frozen);
   const observers = useObservers(graph, state);
   const problems = inferShapes(step);
@@ -170,6 +181,7 @@ export function buildStepGraph(model: Model, options: StepOptions): StepGraph {
     state,
     statistics,
     updates,
+    thresholds,
     learned,
     observed: observers?.state ?? [],
     watching,
@@ -207,6 +219,7 @@ function describe(
     state: StepState;
     statistics: readonly BatchStatistics[];
     updates: Updates;
+    thresholds: ReadonlyMap<string, string>;
     learned: readonly Value[];
     observed: readonly Value[];
     watching: Value | undefined;
@@ -234,6 +247,7 @@ function describe(
     averages: updates.averages,
     movements: updates.movements,
     rewired: updates.rewired,
+    thresholds: parts.thresholds,
     lossScale: parts.lossScale && { value: parts.lossScale.value.name, skipped: parts.lossScale.skipped.name },
     links: state.links,
     initialState: () => state.initial(),

@@ -11,8 +11,9 @@ import { Rng } from "../base/rng.ts";
 import type { OpenSession } from "./evaluator.ts";
 import { termsOf, wantsScoresAlone } from "./objective.ts";
 import { trainableParameters, zeroMasks } from "./parameters.ts";
-import { rewire, type Rewiring } from "./rewiring.ts";
+import { rewire } from "./rewiring.ts";
 import { buildStepGraph, type StepGraph } from "./step-graph.ts";
+import { retarget, targetSize, type TargetedDropout } from "./targeted-dropout.ts";
 import { TeacherLogits } from "./teacher.ts";
 import { DEFAULT_EPOCHS, isAugmented, RUN_KEYS, type TrainOptions } from "./train-options.ts";
 
@@ -34,7 +35,7 @@ export class Stepper {
   readonly #session: Session;
   readonly #feeds: BatchFeeds;
   readonly #teacher: TeacherLogits | undefined;
-  readonly #rewiring: Rewiring | undefined;
+  readonly #options: Pick<TrainOptions, "rewiring" | "targetedDropout">;
 
   private constructor(parts: {
     graph: StepGraph;
@@ -58,7 +59,7 @@ export class Stepper {
     this.#seed = options.seed ?? 1;
     this.#session = session;
     this.#teacher = teacher;
-    this.#rewiring = options.rewiring;
+    this.#options = options;
     this.#feeds = new BatchFeeds({ graph, inputs: session.inputs, dataset, teacher, options });
   }
 
@@ -80,6 +81,7 @@ export class Stepper {
       batch: batch / accumulate,
       parameters: names,
       masks: options.rewiring ? undefined : masks,
+      targetSizes: options.targetedDropout && (await targetSizes(model, options.targetedDropout)),
       rewired: options.rewiring && masks && floatMasks(masks),
       teacher: teacher && { ...teacher, model: inside ? teacher.model : undefined },
       softLabels: indices && (mixed || dataset.labels === "values"),
@@ -132,10 +134,12 @@ export class Stepper {
     return sum / feeds.length;
   }
 
-  /** Moves zeros, where the run does that and so many steps have been made, of all. */
-  async rewire(step: number, steps: number): Promise<void> {
-    if (this.#rewiring)
-      await rewire(this.resident, this.graph.rewired, this.#rewiring, { step, steps, seed: this.#seed });
+  /** What happens between steps, when so many have been made, of all: zeros move, weights are targeted anew. */
+  async between(step: number, steps: number): Promise<void> {
+    const { rewiring, targetedDropout } = this.#options;
+    const { rewired, thresholds } = this.graph;
+    if (rewiring) await rewire(this.resident, rewired, rewiring, { step, steps, seed: this.#seed });
+    if (targetedDropout) await retarget(this.resident, thresholds, targetedDropout, step);
   }
 
   /** The weights as training has made them, by name: the moving averages where they are kept. */
@@ -173,9 +177,19 @@ async function keyOf(
     ...RUN_KEYS.map((name) => options[name] ?? null),
     teacher ? [await fingerprint(teacher.model), teacher.share ?? null, teacher.temperature ?? null] : null,
     (options.projections ?? []).map(({ name }) => name),
-    options.shrinkage ? JSON.stringify(options.shrinkage, plainNumbers) : null,
+    [options.shrinkage, options.targetedDropout].map((each) => (each ? JSON.stringify(each, plainNumbers) : null)),
     names.map((name) => [name, options.groupOf?.(name) ?? null]),
   ]);
+}
+
+/** The sizes that targeted dropout begins with. */
+async function targetSizes(model: Model, { weights, share }: TargetedDropout): Promise<Map<string, number>> {
+  const sizes = new Map<string, number>();
+  for (const name of weights) {
+    const data = await model.graph.initializers.get(name)?.tensor?.data();
+    if (data instanceof Float32Array) sizes.set(name, targetSize(data, share));
+  }
+  return sizes;
 }
 
 /** Masks whose places may move, as the state that the engine holds. */

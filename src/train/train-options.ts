@@ -44,6 +44,7 @@ export interface TrainOptions
       | "observeSteps"
       | "rampSteps"
       | "rewired"
+      | "targetSizes"
     >,
     ScheduleOptions {
   /** Passes over the data; default 10. */

@@ -107,7 +107,7 @@ export class TrainingRun {
       const loss = await pending;
       pending = undefined;
       this.#count(loss);
-      await this.#stepper.rewire(this.#step, this.#steps);
+      await this.#stepper.between(this.#step, this.#steps);
       if (this.#step % SCALE_CHECK_STEPS === 0) await this.#checkSkipped();
     };
     let next: Promise<StepFeeds> | undefined = this.#stepper.prepare(issued, order);

@@ -11,6 +11,8 @@ import { installEngine } from "../../src/techniques/engine.ts";
 import type { Journal } from "../../src/techniques/journal.ts";
 import { pruneChannels } from "../../src/techniques/prune/channels/prune-channels.ts";
 import { sparsify } from "../../src/techniques/sparsify/sparsify.ts";
+import { pruneWeights } from "../../src/techniques/prune/weights/prune-weights.ts";
+import { finetune } from "../../src/techniques/tune/finetune.ts";
 import { runOnSynthetic, worstError } from "../support/run-model.ts";
 import { runTechnique } from "../support/run-technique.ts";
 import { clouds } from "../train/tiny-data.ts";
@@ -84,6 +86,19 @@ describe("sparsify", () => {
     const found = journal.changed.map(({ what, how }) => [what, Number(/^(\d+) of/.exec(how)?.[1])] as const);
     for (const [name, count] of found) expect(await zeros(model, name)).toBe(count);
     expect(found.reduce((sum, [, count]) => sum + count, 0)).toBeGreaterThan(100);
+  });
+
+  it("targeted dropout leaves a network that loses less by the cut", async () => {
+    const mlp = buildArchitecture("mlp", { input: [3, 8, 8], classes: 4, hidden: [32] });
+    const set = clouds({ size: 512, shape: [3, 8, 8], classes: 4, apart: 0.5 });
+    const training = { epochs: 12, batch: 32, learningRate: 0.05, weightDecay: 0 };
+    const cutError = async (technique: typeof sparsify, options: object): Promise<number> => {
+      const { model } = await runTechnique(technique, mlp, { ...training, ...options }, set);
+      const cut = await runTechnique(pruneWeights, model, { ratio: 0.7, store: "dense" });
+      return worstError(await runOnSynthetic(model), await runOnSynthetic(cut.model));
+    };
+    const targeted = await cutError(sparsify, { method: "targeted-dropout", ratio: 0.7, rate: 0.66 });
+    expect(targeted).toBeLessThan(0.6 * (await cutError(finetune, {})));
   });
 
   it("leaves kept layers' channels alone, and says why others cannot be shrunk", async () => {

@@ -1,6 +1,6 @@
 /**
- * Trains with a penalty that drives weights or whole channels to zero, so that a later cut takes away what the network has
- * already learned to do without.
+ * Trains with a penalty that drives weights or whole channels to zero, or with dropout of the least weights, so that a later cut
+ * takes away what the network has already learned to do without.
  *
  * Helps: high ratios of `prune-channels` and `prune-weights`: channels that are zero leave without any loss
  * (`prune-channels:threshold=0`), and those that are small with little.
@@ -13,8 +13,11 @@
  * l1: R = λ·Σ|w|. group-lasso: R = λ·Σ_g √n_g·‖W_g‖, g a channel with all filters, biases, scales and shifts that are tied.
  * scale: R = λ·Σ|γ| over the scales of normalizations (√n_g·‖γ_g‖ where several are tied), and β = 0 where γ = 0. growing: of
  * every layer the least important channels are pressed by R = λ_t/2·‖W_g‖², λ_t growing to λ, and set to zero at the end.
+ * targeted-dropout: no penalty; the least |w| of each layer are zero in a share of the steps, and back in the others: nothing
+ * becomes zero, but what `prune-weights` with that ratio takes is not needed.
  * Paper: Tibshirani 1996 (l1); Wen et al. 2016 (arXiv 1608.03665) and Yuan and Lin 2006 (group lasso); Liu et al. 2017, network
- * slimming (arXiv 1708.06519); Wang et al. 2021, growing regularization (arXiv 2012.09243); Parikh and Boyd 2014 (proximal steps).
+ * slimming (arXiv 1708.06519); Wang et al. 2021, growing regularization (arXiv 2012.09243); Gomez et al. 2019,
+ * targeted dropout (arXiv 1905.13678); Parikh and Boyd 2014 (proximal steps).
  */
 import { z } from "zod";
 import { channelGroups } from "../../analyse/groups.ts";
@@ -34,9 +37,9 @@ import { type Context, defineTechnique, type TechniqueFunction } from "../techni
 import { teacherDemands, teacherNamed, teacherOptions, trainingOptions, trainOn } from "../training.ts";
 import { countZeroGroups, shrinkGroupsOf, zeroGroups } from "./channel-shrinkage.ts";
 
-const METHODS = ["group-lasso", "scale", "growing", "l1"] as const;
+const METHODS = ["group-lasso", "scale", "growing", "l1", "targeted-dropout"] as const;
 /** λ where nobody says one: an epoch of a small network at rate 0.01 feels it, and survives it. */
-const STRENGTHS: Readonly<Record<(typeof METHODS)[number], number>> = {
+const STRENGTHS: Readonly<Record<Exclude<(typeof METHODS)[number], "targeted-dropout">, number>> = {
   "group-lasso": 1e-4,
   scale: 1e-4,
   growing: 1,
@@ -54,7 +57,9 @@ const options = z.object({
   method: z
     .enum(METHODS)
     .default("group-lasso")
-    .describe("what is driven to zero: whole channels, scales of normalizations, chosen channels, or single weights")
+    .describe(
+      "what is driven to zero: whole channels, scales of normalizations, chosen channels, or single weights; or which weights are dropped at times",
+    )
     .meta({ search: choices("group-lasso", "scale", "growing", "l1") }),
   strength: z
     .number()
@@ -68,7 +73,20 @@ const options = z.object({
     .max(1)
     .optional()
     .describe("share of the steps over which the strength grows from 0; default: growing 0.75, else 0"),
-  ratio: z.number().min(0).max(0.99).default(0.5).describe("growing: share of the channels that are pressed"),
+  ratio: z
+    .number()
+    .min(0)
+    .max(0.99)
+    .default(0.5)
+    .describe(
+      "share of the channels that are pressed (growing), or of the weights that are dropped at times (targeted-dropout)",
+    ),
+  rate: z
+    .number()
+    .min(0)
+    .max(0.99)
+    .default(0.5)
+    .describe("targeted-dropout: share of the steps in which each of them is dropped"),
   score: z
     .enum(CHANNEL_SCORES as [string, ...string[]])
     .default("l1")
@@ -95,9 +113,10 @@ export const sparsify: TechniqueFunction = defineTechnique({
     prepareConstants(model, journal);
     const { method, teacher, teacherShare } = chosen;
     const keep = keepOf(chosen.keep, model, journal);
-    const channels = method === "l1" ? [] : await channelsOf(model, chosen, keep, context);
-    const shrinkage = shrinkageOf(chosen, channels, method === "l1" ? kernelsOf(model, keep) : new Set());
-    if (shrinkage.kind === "weights" ? shrinkage.weights.size === 0 : channels.length === 0) {
+    const single = method === "l1" || method === "targeted-dropout";
+    const channels = single ? [] : await channelsOf(model, chosen, keep, context);
+    const weights = single ? kernelsOf(model, keep) : new Set<string>();
+    if (channels.length + weights.size === 0) {
       journal.note("There is nothing that the penalty could be on: the model was not trained.");
       return model;
     }
@@ -105,7 +124,13 @@ export const sparsify: TechniqueFunction = defineTechnique({
     await trainOn(
       model,
       { ...chosen, averaging: undefined },
-      { name: "sparsify", teaching: teaching && { model: teaching, share: teacherShare }, shrinkage },
+      {
+        name: "sparsify",
+        teaching: teaching && { model: teaching, share: teacherShare },
+        shrinkage: shrinkageOf(chosen, channels, weights),
+        targetedDropout:
+          method === "targeted-dropout" ? { weights, share: chosen.ratio, rate: chosen.rate } : undefined,
+      },
       context,
     );
     for (const { name, groups, pressed } of channels) {
@@ -113,16 +138,24 @@ export const sparsify: TechniqueFunction = defineTechnique({
       const zero = await countZeroGroups(model, groups);
       journal.change({ what: name, how: `${zero} of ${groups.count} channels are zero` });
     }
-    if (shrinkage.kind === "weights")
-      for (const name of shrinkage.weights) {
-        const weights = (await model.graph.initializers.get(name)?.tensor?.data()) as Float32Array;
-        const zeros = weights.reduce((count, w) => count + Number(w === 0), 0);
-        const share = ((100 * zeros) / weights.length).toFixed(1);
-        journal.change({ what: name, how: `${zeros} of ${weights.length} weights are zero (${share} %)` });
-      }
+    for (const name of weights) journal.change({ what: name, how: await sparsityOf(model, name, chosen) });
     return model;
   },
 });
+
+/** What became of a weight. */
+async function sparsityOf(model: Model, name: string, { method, ratio }: Chosen): Promise<string> {
+  const weights = (await model.graph.initializers.get(name)?.tensor?.data()) as Float32Array;
+  const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
+  if (method === "l1") {
+    const zeros = weights.reduce((count, w) => count + Number(w === 0), 0);
+    return `${zeros} of ${weights.length} weights are zero (${percent(zeros / weights.length)})`;
+  }
+  const sizes = weights.map(Math.abs).sort();
+  const sum = (part: Float32Array): number => part.reduce((total, w) => total + w * w, 0);
+  const least = sum(sizes.subarray(0, Math.round(ratio * sizes.length)));
+  return `the least ${percent(ratio)} of the weights have ${percent(Math.sqrt(least / (sum(sizes) || 1)))} of its norm`;
+}
 
 interface Channels {
   readonly name: string;
@@ -165,8 +198,13 @@ async function channelsOf(model: Model, chosen: Chosen, keep: Keep, context: Con
   });
 }
 
-function shrinkageOf(chosen: Chosen, channels: readonly Channels[], weights: ReadonlySet<string>): Shrinkage {
+function shrinkageOf(
+  chosen: Chosen,
+  channels: readonly Channels[],
+  weights: ReadonlySet<string>,
+): Shrinkage | undefined {
   const { method } = chosen;
+  if (method === "targeted-dropout") return undefined;
   const course = {
     strength: chosen.strength ?? STRENGTHS[method],
     ramp: chosen.ramp ?? (method === "growing" ? GROWTH : 0),
