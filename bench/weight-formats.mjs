@@ -241,7 +241,7 @@ which runs as float32 does and is as small a file.
 | \`MatMulNBits\` int4 | tested here | tested here, slow | kernel for blocks of any power of two |
 | \`MatMulNBits\` int8 | tested here | tested here | since [microsoft/onnxruntime#24546](https://github.com/microsoft/onnxruntime/pull/24546); the older JSEP build (\`matmulnbits.ts\`: "TODO support quantization bits not equal to 4") has 4 bits only |
 | \`MatMulNBits\` int2 | tested here | tested here | with zero points (without \`--symmetric\`) since [microsoft/onnxruntime#27285](https://github.com/microsoft/onnxruntime/pull/27285) and [#27325](https://github.com/microsoft/onnxruntime/pull/27325) |
-| \`GatherBlockQuantized\` | int8, int4, int2 tested here | the same | 4 and 8 bits; its shader has no 2-bit branch ([gather_block_quantized.cc](https://github.com/microsoft/onnxruntime/blob/main/onnxruntime/contrib_ops/webgpu/quantization/gather_block_quantized.cc)): use \`--form folded\` for 2-bit tables |
+| \`GatherBlockQuantized\` | int8, int4, int2 tested here | the same | 4 and 8 bits; in the newest sources 2 bits too ([gather_block_quantized.cc](https://github.com/microsoft/onnxruntime/blob/182f7aada1f620a3e3f079be122f2d0e4a922ada/onnxruntime/contrib_ops/webgpu/quantization/gather_block_quantized.cc)), which earlier releases refuse: use \`--form folded\` for 2-bit tables there |
 | LSTM, GRU, RNN | tested here | tested here | no kernels ([webgpu-operators.md](https://github.com/microsoft/onnxruntime/blob/main/js/web/docs/webgpu-operators.md)): the layer itself runs on the CPU, in every format and in float |
 | \`DequantizeLinear\` (\`--form dequantize\`) | runs at every inference | runs at every inference | runs at every inference |
 | fp8, bf16 arithmetic | none: storage only | none | none |

@@ -86,6 +86,21 @@ function factorRows() {
     .map(({ bits, method, compensate, bytes, perplexity }) => [bits, METHODS[method], compensate ?? "", bytes, perplexity.value.toFixed(3)]);
 }
 
+/** Whether factors pay here: cells with them that no plain cell of as few bytes beats. */
+function factorReading() {
+  const all = results.cells.filter(({ bits }) => bits < 8);
+  const best = all.filter(
+    (one) =>
+      one.compensate && !all.some((other) => !other.compensate && other.bytes <= one.bytes && other.perplexity.value <= one.perplexity.value),
+  );
+  const verdict =
+    best.length > 0
+      ? `Not beaten by a plain format of as few bytes: ${best.map(({ bits, method, compensate }) => `${METHODS[method]} at ${bits} bits with rank ${compensate}`).join(", ")}.`
+      : "Every one of them is beaten by a plain format of as few bytes: here another bit is the better use of them.";
+  return `Each rank lowers the perplexity at the same bits. ${verdict} Factors take 16·r·(k + n)/(k·n) bits per weight: 4 bits for rank 8 in
+matrices of 64 × 64, a sixteenth of a bit in those of 4096 × 4096, of which the papers speak.`;
+}
+
 function page() {
   const value = (bits, method) => cellAt(bits, method)?.perplexity.value.toFixed(3) ?? "";
   const { perplexity } = results.float;
@@ -110,6 +125,8 @@ With \`compensate\` the best part of rank r of what rounding lacks is stored bes
 that of the outputs. Bytes are those of codes, scales, zero points and factors.
 
 ${table(["bits", "method", "rank", "bytes", "perplexity"], factorRows())}
+
+${factorReading()}
 
 Five stories are few: the interval above is that of the stories themselves, wider than most differences between methods, which
 are seen only because every method is judged on the same stories; an order of two methods that are within a few percent of

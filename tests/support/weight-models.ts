@@ -1,5 +1,4 @@
 /** One small model per operator with a large weight, and the weight that a quantized copy of it stores, decoded in plain TypeScript. */
-import { isUnpacking } from "../../src/analyse/layer-weights.ts";
 import { toFloat32 } from "../../src/base/to-float32.ts";
 import type { Dim } from "../../src/base/shape.ts";
 import type { Attribute } from "../../src/ir/attribute.ts";
@@ -171,7 +170,7 @@ export async function storedWeight(
     return scales ? fround(level * (scales[group] as number)) : level;
   };
   // Columns of a stored (k, n) matrix are rows of codes, padded to whole blocks
-  const use = isTransposed(codesValue, model.opset) || (node?.opType === "MatMulNBits" && shape.length === 2);
+  const use = isTransposed(codesValue) || (node?.opType === "MatMulNBits" && shape.length === 2);
   const stored = tensorOf("scales")?.shape[0];
   const turned = stored === shape[1] && (stored !== shape[0] || byColumns);
   if (use && shape.length === 2 && (!packed || turned)) {
@@ -185,10 +184,10 @@ export async function storedWeight(
   );
 }
 
-/** True if what unpacks the codes ends in a Transpose. */
-function isTransposed(codes: Value | undefined, opset: number): boolean {
-  const next = codes?.uses.map(({ node }) => node).find((node) => isUnpacking(node, opset));
-  return next !== undefined && (next.opType === "Transpose" || isTransposed(next.outputs[0], opset));
+/** True if what unpacks the codes ends in a Transpose; one behind it is the model's own. */
+function isTransposed(codes: Value | undefined): boolean {
+  const next = codes?.uses.map(({ node }) => node).find(({ name }) => name.startsWith("pare.w"));
+  return next !== undefined && (next.opType === "Transpose" || isTransposed(next.outputs[0]));
 }
 
 /** Codes out of planes of 1, 2 and 4 bits, low bits first. */
