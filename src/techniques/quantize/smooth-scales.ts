@@ -9,19 +9,25 @@ import type { Weights } from "./weights/weight-grid.ts";
 
 /** What is kept of a layer's inputs. */
 export interface SmoothStatistics {
-  readonly moments: ChannelMoments;
+  /** Ends of each channel over all samples. */
+  readonly ends: ChannelEnds;
+  /** Over every other batch: what scales are made of while exponents are compared, so that values never seen before count. */
+  readonly seen: ChannelEnds;
   /** Some rows, evenly over the samples. */
   readonly rows: Matrix; // (rows, k)
 }
 
-/** Ends of each channel over all samples, and at most `most` rows, `perBatch` of each batch. */
+export type ChannelEnds = Pick<ChannelMoments, "min" | "max">;
+
+/** Ends of each channel, and at most `most` rows, `perBatch` of each batch. */
 export function smoothReducer(kernels: Kernels, most: number, perBatch: number): Reducer<SmoothStatistics> {
-  const moments = channelReducer(kernels, -1);
+  const halves = [channelReducer(kernels, -1), channelReducer(kernels, -1)] as const;
+  let batches = 0;
   const kept: Float32Array[] = [];
   let cols = 0;
   return {
     add(array) {
-      moments.add(array);
+      (batches++ % 2 === 0 ? halves[0] : halves[1]).add(array);
       const data = asFloat32(array);
       cols = array.shape.at(-1) ?? 1;
       const rows = data.length / cols;
@@ -34,7 +40,15 @@ export function smoothReducer(kernels: Kernels, most: number, perBatch: number):
     result() {
       const data = new Float32Array(kept.length * cols);
       for (const [i, row] of kept.entries()) data.set(row, i * cols);
-      return { moments: moments.result(), rows: { rows: kept.length, cols, data } };
+      const [seen, other] = [halves[0].result(), halves[1].result()];
+      const ends =
+        batches > 1
+          ? {
+              min: seen.min.map((low, c) => Math.min(low, other.min[c] as number)),
+              max: seen.max.map((high, c) => Math.max(high, other.max[c] as number)),
+            }
+          : seen;
+      return { ends, seen, rows: { rows: kept.length, cols, data } };
     },
   };
 }
@@ -47,11 +61,7 @@ const SMALLEST = 1e-5;
 const LARGEST_SCALE = 1e4;
 
 /** s_c = max|X_c|^α / max|W_c|^(1−α), over all layers that read X; 1 where a channel or its weights are zero. */
-export function smoothScales(
-  { min, max }: Pick<ChannelMoments, "min" | "max">,
-  layers: readonly Weights[],
-  alpha: number,
-): Float32Array {
+export function smoothScales({ min, max }: ChannelEnds, layers: readonly Weights[], alpha: number): Float32Array {
   const peaks = weightPeaks(layers, min.length);
   return Float32Array.from(peaks, (weight, c) => {
     const activation = Math.max(Math.abs(min[c] as number), Math.abs(max[c] as number));
@@ -79,11 +89,15 @@ export interface SmoothChoice {
   readonly after: number;
 }
 
-/** The exponent with the least error of all layers' outputs in 8 bits; or the given one. */
+/**
+ * The exponent with the least error of all layers' outputs in 8 bits, or the given one. Compared are scales made of half of the
+ * samples, over the range that all of them need: channels that are stretched to the last value seen stretch the range for all when
+ * the next sample goes beyond.
+ */
 export async function chooseSmoothing(
   engine: MatrixEngine,
   kernels: Kernels,
-  { moments, rows }: SmoothStatistics,
+  { ends, seen, rows }: SmoothStatistics,
   layers: readonly Weights[],
   alpha: number | undefined,
 ): Promise<SmoothChoice> {
@@ -91,7 +105,7 @@ export async function chooseSmoothing(
   for (const weights of layers) targets.push(await engine.product(rows, matrixOf(weights)));
   const size = Math.sqrt(targets.reduce((sum, { data }) => sum + dot(kernels, data, data), 0)) || 1;
   const errorOf = async (scales: Float32Array): Promise<number> => {
-    const input = eightBitInputs(rows, moments, scales);
+    const input = eightBitInputs(rows, ends, scales);
     let error = 0;
     for (const [i, weights] of layers.entries()) {
       const output = await engine.product(input, matrixOf(eightBitWeights(kernels, scaleInputs(weights, scales))));
@@ -103,9 +117,9 @@ export async function chooseSmoothing(
   const before = await errorOf(new Float32Array(rows.cols).fill(1));
   let best: SmoothChoice = { scales: undefined, alpha: undefined, before, after: before };
   for (const each of alpha === undefined ? ALPHAS : [alpha]) {
-    const scales = smoothScales(moments, layers, each);
-    const after = await errorOf(scales);
-    if (alpha !== undefined || after < best.after) best = { scales, alpha: each, before, after };
+    const after = await errorOf(smoothScales(seen, layers, each));
+    if (alpha === undefined && after >= best.after) continue;
+    best = { scales: smoothScales(ends, layers, each), alpha: each, before, after };
   }
   return best;
 }
@@ -117,7 +131,7 @@ function dot(kernels: Kernels, a: Float32Array, b: Float32Array): number {
 }
 
 /** X/s rounded to 256 steps over its range in all samples, as numbers. */
-function eightBitInputs({ rows, cols, data }: Matrix, { min, max }: ChannelMoments, scales: Float32Array): Matrix {
+function eightBitInputs({ rows, cols, data }: Matrix, { min, max }: ChannelEnds, scales: Float32Array): Matrix {
   let [low, high] = [0, 0];
   for (let c = 0; c < cols; c++) {
     low = Math.min(low, (min[c] as number) / (scales[c] as number));
