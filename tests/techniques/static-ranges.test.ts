@@ -115,11 +115,7 @@ describe("effects on the outputs", () => {
     inferShapes(model);
     const data = noise([6], samples);
     const grids = [0.25, 0.5, 1.5].map((end) => gridOf({ low: -end, high: end }, "uint8", false));
-    const change = (await randomTensor([6, 3], 5, 0.01).data()) as Float32Array;
-    const questions = {
-      grids: [{ values: ["x"], grids }],
-      weights: [{ name: "w", change }],
-    };
+    const questions = [{ values: ["x"], grids }];
     const kernels = await loadKernels();
     const found = await outputEffects(model, data, questions, kernels, samples, context(data, model));
     const w = (await randomTensor([6, 3], 1).data()) as Float32Array;
@@ -147,9 +143,6 @@ describe("effects on the outputs", () => {
       expect(error[g]).toBeLessThan(0.2 * exact);
       expect(Math.abs((mean[(g + 1) % 3] as number) - exact)).toBeGreaterThan(0.3 * exact);
     }
-    const exact = squares((i, at) => (x[i] as number) * (change[at] as number));
-    expect(found.weights[0]).toBeGreaterThan(0.7 * exact);
-    expect(found.weights[0]).toBeLessThan(1.3 * exact);
     expect(found.spread).toBeGreaterThan(0);
   });
 });

@@ -1,4 +1,4 @@
-/** What rounding each activation and each weight does to the model's outputs, to first order, from gradients of the outputs. */
+/** What rounding each activation does to the model's outputs, to first order, from gradients of the outputs. */
 import { inferShapes } from "../../../analyse/shapes.ts";
 import { PareError, throwIfAborted } from "../../../base/error.ts";
 import { Rng } from "../../../base/rng.ts";
@@ -25,16 +25,9 @@ export interface GridQuestion {
   readonly grids: readonly Grid[];
 }
 
-/** A weight by the name of its initializer, and what its integers would change in it: ŵ − w. */
-export interface WeightQuestion {
-  readonly name: string;
-  readonly change: Float32Array;
-}
-
 export interface OutputEffects {
   /** Of each question's grids: E‖J δ‖², the squared change of the outputs of one sample, with its standard error. */
   readonly grids: readonly { readonly mean: Float64Array; readonly error: Float64Array }[];
-  readonly weights: readonly number[];
   /** E‖y − mean y‖² of the outputs of one sample: what the effects are relative to. */
   readonly spread: number;
 }
@@ -55,35 +48,25 @@ const MOST_ROWS = 8;
 export async function outputEffects(
   model: Model,
   data: Dataset,
-  questions: { readonly grids: readonly GridQuestion[]; readonly weights: readonly WeightQuestion[] },
+  questions: readonly GridQuestion[],
   kernels: Kernels,
   samples: number,
   context: Context,
 ): Promise<OutputEffects> {
   const { signal, threads, seed } = context;
   const { openSession } = await engine();
-  const activations = [...new Set(questions.grids.flatMap(({ values }) => values))];
-  const {
-    model: differentiated,
-    rows,
-    directions,
-    outputs,
-  } = differentiate(
-    model,
-    activations,
-    questions.weights.map(({ name }) => name),
-    Math.min(samples, data.size),
-  );
-  const tables = questions.grids.map(({ grids }) =>
+  const activations = [...new Set(questions.flatMap(({ values }) => values))];
+  const differentiated = differentiate(model, activations, Math.min(samples, data.size));
+  const { rows, directions, outputs } = differentiated;
+  const tables = questions.map(({ grids }) =>
     Float32Array.from(
       grids.flatMap(({ scale, zeroPoint, lowest, highest }) => [scale, lowest - zeroPoint, highest - zeroPoint]),
     ),
   );
   const grids = tables.map((table) => new Moments(table.length / 3));
-  const weights = questions.weights.map(() => 0);
   let [spread, seen] = [0, 0];
   const rng = new Rng(seed).fork("directions");
-  const session = await openSession(differentiated, { threads, signal });
+  const session = await openSession(differentiated.model, { threads, signal });
   const limit = Math.max(rows, Math.min(samples, data.size) - (Math.min(samples, data.size) % rows));
   try {
     for await (const feeds of dataFeeds(model, data, { limit, size: rows, seed, signal })) {
@@ -95,12 +78,8 @@ export async function outputEffects(
       ]);
       const results: Record<string, NdArray> = await session.run({ ...feeds, ...Object.fromEntries(drawn) });
       const found = (name: string): NdArray => (results[name] ?? feeds[name]) as NdArray;
-      for (const [i, { values }] of questions.grids.entries())
+      for (const [i, { values }] of questions.entries())
         addSquares(grids[i] as Moments, values, tables[i] as Float32Array, { found, rows, kernels });
-      for (const [i, { name, change }] of questions.weights.entries()) {
-        const { dot } = kernels.compare(asFloat32(found(gradientName(name))), change);
-        weights[i] = (weights[i] ?? 0) + dot * dot;
-      }
       for (const name of outputs) {
         const { count, sum, sumSquares } = kernels.summarize(asFloat32(found(name)));
         spread += Math.max(0, sumSquares - (sum * sum) / Math.max(1, count));
@@ -113,7 +92,6 @@ export async function outputEffects(
   if (seen === 0) throw new PareError("bad-data", "There is not one sample to run through the model");
   return {
     grids: grids.map((each) => each.over(seen)),
-    weights: weights.map((sum) => sum / seen),
     spread: spread / seen,
   };
 }
@@ -179,13 +157,8 @@ interface Differentiated {
   readonly outputs: readonly string[];
 }
 
-/** The model with the activations, and the gradients of Σ u·y by them and by the weights, as outputs. */
-function differentiate(
-  model: Model,
-  activations: readonly string[],
-  weights: readonly string[],
-  samples: number,
-): Differentiated {
+/** The model with the activations, and the gradients of Σ u·y by them, as outputs. */
+function differentiate(model: Model, activations: readonly string[], samples: number): Differentiated {
   const copy = cloneModel(model);
   if (copy.opset < GRADIENT_OPSET) convertOpset(copy, GRADIENT_OPSET);
   const { graph } = copy;
@@ -222,7 +195,7 @@ function differentiate(
   [objective.dtype, objective.shape] = ["float32", []];
   const names = outputs.map(({ name }) => name);
   graph.outputs.splice(0, graph.outputs.length, objective);
-  const result = grad(copy, { of: objective.name, wrt: [...activations, ...weights] });
+  const result = grad(copy, { of: objective.name, wrt: activations });
   const byName = new Map([...result.graph.values()].map((value) => [value.name, value]));
   for (const name of new Set([...activations, ...names])) {
     const value = byName.get(name);

@@ -36,10 +36,7 @@ export async function refine(
   const kernels = await loadKernels();
   let chosen: ReturnType<typeof leastEffects>;
   try {
-    chosen = leastEffects(
-      questions,
-      await outputEffects(model, data, { grids: questions, weights: [] }, kernels, samples, context),
-    );
+    chosen = leastEffects(questions, await outputEffects(model, data, questions, kernels, samples, context));
   } catch (error) {
     if (!(error instanceof PareError) || !["not-differentiable", "unsupported"].includes(error.code)) throw error;
     journal.skip("ranges value by value", `their effect on the outputs is not known: ${error.message}`);
