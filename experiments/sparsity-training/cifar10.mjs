@@ -24,17 +24,17 @@ import { CIFAR_NORM, judged, openCifarStudy } from "../cifar10-study.mjs";
 import { applied } from "../study.mjs";
 
 const COMMON = { weightDecay: 5e-4, flip: true, crop: 4 };
-const FIRST = { ...COMMON, epochs: 4, learningRate: 0.1, schedule: "one-cycle", warmup: 0.3 };
-const THEN = { ...COMMON, epochs: 3, learningRate: 0.05, schedule: "cosine" };
-const LAST = { ...COMMON, epochs: 1, learningRate: 0.02, schedule: "cosine" };
+const FIRST = { ...COMMON, epochs: 3, learningRate: 0.1, schedule: "one-cycle", warmup: 0.3 };
+const THEN = { ...COMMON, epochs: 2, learningRate: 0.1, schedule: "cosine" };
+const LAST = { ...COMMON, epochs: 0.5, learningRate: 0.02, schedule: "cosine" };
 /** Multiplications that go. */
 const CUTS = [0.5, 0.75];
 /** How the network is trained before the cut, and the score that the cut goes by; the plain one is cut by both. */
 const TRAININGS = [
   { training: "plain", step: finetune(THEN), scores: ["l2", "scale"] },
-  { training: "group lasso", step: sparsify({ ...THEN, method: "group-lasso", strength: 2e-4 }), scores: ["l2"] },
-  { training: "slimming", step: sparsify({ ...THEN, method: "scale", strength: 3e-3 }), scores: ["scale"] },
-  { training: "growing", step: sparsify({ ...THEN, method: "growing", ratio: 0.3 }), scores: ["l2"] },
+  { training: "group lasso", step: sparsify({ ...THEN, method: "group-lasso", strength: 2.5e-4 }), scores: ["l2"] },
+  { training: "slimming", step: sparsify({ ...THEN, method: "scale", strength: 2.5e-3 }), scores: ["scale"] },
+  { training: "growing", step: sparsify({ ...THEN, method: "growing", ratio: 0.4 }), scores: ["l2"] },
 ];
 
 const folder = dirname(fileURLToPath(import.meta.url));

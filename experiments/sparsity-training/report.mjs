@@ -29,7 +29,7 @@ if (cuts.length > 0) {
     macs(row.macs),
     row.parameters.toLocaleString("en"),
   ]);
-  const head = ["MACs gone", "training", "cut by", "accuracy after the cut", "and one epoch", "points lost (95 %, paired)", "MACs", "parameters"];
+  const head = ["MACs gone", "training", "cut by", "accuracy after the cut", "and half an epoch", "points lost (95 %, paired)", "MACs", "parameters"];
   const names = [...new Set(cuts.map(({ training, score }) => `${training}, ${score}`))];
   const series = (field) =>
     names.map((name) => ({
