@@ -1,10 +1,13 @@
 /** Thin factors beside codes: less of the weight lacks with every rank, the model computes ŵ + A·B, and bytes are counted. */
 import { describe, expect, it } from "vitest";
+import { Rng } from "../../src/base/rng.ts";
 import { toFloat32 } from "../../src/base/to-float32.ts";
 import type { Model } from "../../src/ir/model.ts";
 import type { Tensor } from "../../src/ir/tensor.ts";
+import { openSession } from "../../src/run/open-session.node.ts";
 import { packSolution, unpackSolution } from "../../src/techniques/quantize/weights/solved-codes.ts";
 import { quantizeWeights } from "../../src/techniques/quantize/weights/quantize-weights.ts";
+import { mlpModel } from "../support/models.ts";
 import { runOnSynthetic, worstError } from "../support/run-model.ts";
 import { runTechnique } from "../support/run-technique.ts";
 import { storedWeight, weightModel, weightsOfCase, withWeights } from "../support/weight-models.ts";
@@ -96,6 +99,28 @@ describe.each([
 });
 
 describe("compensation", () => {
+  it.each(["gptq", "awq", "awq-gptq"])("on samples: outputs come nearer with every rank, %s", async (method) => {
+    const before = mlpModel();
+    const rng = new Rng(9);
+    const rows = Float32Array.from({ length: 512 * 16 }, () => rng.normal());
+    const logitsOf = async (model: Model): Promise<Float32Array> => {
+      const session = await openSession(model, { inProcess: true, threads: 1 });
+      const { logits } = await session.run({ input: { dtype: "float32", shape: [512, 16], data: rows } });
+      await session.close();
+      return logits?.data as Float32Array;
+    };
+    const wanted = await logitsOf(before);
+    const errorOf = async (compensate?: number): Promise<number> => {
+      const options = { bits: 4, block: 16, method, compute: "fp32", minElements: 1, samples: 64, compensate };
+      const { model } = await runTechnique(quantizeWeights, before, options);
+      const got = await logitsOf(model);
+      return wanted.reduce((sum, y, at) => sum + (y - (got[at] ?? 0)) ** 2, 0);
+    };
+    const [none, two, six] = [await errorOf(), await errorOf(2), await errorOf(6)];
+    expect(two).toBeLessThan(none);
+    expect(six).toBeLessThan(0.7 * two);
+  });
+
   it("says what it leaves alone: tables, grouped kernels, other formats, ranks that would take more than the weight", async () => {
     const before = weightModel(["Gather", "depthwise Conv", "MatMul"], 17);
     const { journal } = await runTechnique(quantizeWeights, before, { bits: 4, minElements: 1, compensate: 1000 });
