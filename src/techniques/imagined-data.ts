@@ -26,6 +26,11 @@ import type { Context } from "./technique.ts";
 export interface ImaginedOptions {
   /** Default 64. */
   readonly samples?: number | undefined;
+  /**
+   * Share of them that stays noise. Default ½: what is made has the ranges of real samples between normalizations, but a narrow input
+   * and nothing that a class would be sure of; noise covers those.
+   */
+  readonly noise?: number | undefined;
   /** Samples that are made together: statistics are theirs. Default 32. */
   readonly batch?: number | undefined;
   /** Steps of Adam for each batch. Default 200. */
@@ -40,7 +45,6 @@ const EPSILON = 1e-5;
 /** What samples may look like before they are changed: the one that fits the statistics best is begun with. */
 const STARTS: readonly { readonly mean: number; readonly deviation: number }[] = [
   { mean: 0, deviation: 1 },
-  { mean: 0.5, deviation: 0.25 },
   { mean: 128, deviation: 64 },
   { mean: 0, deviation: 64 },
 ];
@@ -55,7 +59,7 @@ export function canImagine(model: Model): boolean {
 /**
  * Samples whose activations have the means and variances that BatchNormalization was trained with: noise, changed by gradient
  * steps on min_x mean over layers and channels of ((μ_c(x) − μ_c)² + (σ_c(x) − σ_c)²)/σ_c², with μ(x), σ(x) the statistics of a batch
- * in front of each normalization. They have no labels and show nothing, but their ranges are those of real samples.
+ * in front of each normalization; some stay noise. They have no labels and show nothing, but their ranges are those of real samples.
  * Paper: Cai et al. 2020, "ZeroQ: A Novel Zero Shot Quantization Framework" (arXiv 2001.00281).
  * Throws `unsupported` where {@link canImagine} is false, and what gradients throw.
  */
@@ -65,7 +69,7 @@ export async function imaginedData(model: Model, options: ImaginedOptions, conte
       "unsupported",
       "Samples can be made only for one float input and BatchNormalization with statistics",
     );
-  const { samples = 64, batch = 32, iterations = 200 } = options;
+  const { samples = 64, noise = 0.5, batch = 32, iterations = 200 } = options;
   const { threads, signal, provider } = context;
   const { openSession } = await engine();
   const judge = await statisticsLoss(model, batch);
@@ -83,7 +87,8 @@ export async function imaginedData(model: Model, options: ImaginedOptions, conte
   const block = await imageBlock(openSession, provider);
   const step = objectiveStep(learned, { parameters: [images.name], optimizer: "adam", block });
   const session = await openSession(step.model, { threads, signal });
-  const runs = Math.max(1, Math.ceil(samples / batch));
+  const made = Math.max(1, Math.round(samples * (1 - noise)));
+  const runs = Math.ceil(made / (shape[0] ?? batch));
   const data = new Float32Array(runs * elementCount(shape));
   try {
     for (let run = 0; run < runs; run++) {
@@ -104,8 +109,19 @@ export async function imaginedData(model: Model, options: ImaginedOptions, conte
   } finally {
     await session.close();
   }
-  const all = [runs * batch, ...shape.slice(1)];
-  return datasetOf({ fields: { [input.name]: { dtype: "float32", shape: all, data } } }, "imagined:");
+  // Spread evenly, so that any part of the samples has both
+  const sampleSize = elementCount(shape.slice(1));
+  const mixed = new Float32Array(samples * sampleSize);
+  for (let i = 0, used = 0; i < samples; i++) {
+    const own = Math.floor(((i + 1) * made) / samples) > used;
+    const sample = own
+      ? data.subarray(used * sampleSize, (used + 1) * sampleSize)
+      : Float32Array.from({ length: sampleSize }, () => rng.normal(start.mean, start.deviation));
+    mixed.set(sample, i * sampleSize);
+    if (own) used++;
+  }
+  const all = [samples, ...shape.slice(1)];
+  return datasetOf({ fields: { [input.name]: { dtype: "float32", shape: all, data: mixed } } }, "imagined:");
 }
 
 /** BatchNormalization of the main graph with stored statistics. */

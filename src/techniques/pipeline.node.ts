@@ -112,7 +112,7 @@ export async function runSteps(
       imagined ??= await imaginedData(original, {}, given);
       context = { ...given, data: imagined };
       journal.note(
-        `Calibrated on ${imagined.size} samples made from the statistics of BatchNormalization: real ones (--data) are better.`,
+        `Calibrated on ${imagined.size} samples made from the statistics of BatchNormalization, half of them noise: real ones (--data) are better.`,
       );
     }
     model = await step.technique.run(model, step.options as never, context);

@@ -74,7 +74,7 @@ function context(model: Model): Context {
 describe("imagined data", () => {
   it("has the ranges of real samples inside the network, noise has not; the same seed makes the same", async () => {
     const { model } = await runTechnique(reestimateBatchnorm, net(), { samples: 256 }, real());
-    const options = { samples: 32, iterations: 100 };
+    const options = { samples: 32, iterations: 100, noise: 0 };
     const made = await imaginedData(model, options, context(model));
     expect(made.size).toBe(32);
     const rng = new Rng(8);
@@ -100,6 +100,7 @@ describe("imagined data", () => {
     const distance = (list: number[]): number =>
       Math.sqrt(list.reduce((sum, end, i) => sum + Math.log((end || 1e-3) / (wanted[i] || 1e-3)) ** 2, 0));
     expect(distance(own)).toBeLessThan(0.6 * distance(random));
+    expect((await imaginedData(model, { samples: 10, iterations: 1 }, context(model))).size).toBe(10);
     const again = await imaginedData(model, options, context(model));
     const first = async (data: Dataset) => (await data.take([0, 31])).fields.x?.data;
     expect(await first(again)).toEqual(await first(made));
