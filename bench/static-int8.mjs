@@ -3,10 +3,10 @@
  * corrected) and beside onnxruntime's own quantizer, on the same samples. Needs ../shared/data; onnxruntime's quantizer where
  * Python 3 has it.
  * `node bench/static-int8.mjs [--rounds 9] [--samples 128] [network …]` after `npm run build`; a network's rows replace the
- * recorded ones.
+ * recorded ones. Models are kept in `--models` (default .tmp/static-int8) and taken from there when they are measured again.
  */
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -14,6 +14,7 @@ import { pairedDifference, wilsonInterval } from "../dist/base/statistics.js";
 import { latencyRatio } from "../dist/evaluate/latency.js";
 import { sizeOf } from "../dist/evaluate/size.node.js";
 import { loadFile } from "../dist/ir/load.node.js";
+import { saveFile } from "../dist/ir/save.node.js";
 import { openSession } from "../dist/run/open-session.node.js";
 import { quantize } from "../dist/techniques/quantize/static/quantize.js";
 import { applied, DEFAULT_DATA, feedsOf, hits, needsData, openNetwork, pathOf } from "./real-networks.mjs";
@@ -25,6 +26,7 @@ const { values, positionals } = parseArgs({
     data: { type: "string", default: DEFAULT_DATA },
     rounds: { type: "string", default: "9" },
     samples: { type: "string", default: "128" },
+    models: { type: "string", default: join(root, ".tmp", "static-int8") },
   },
 });
 const { data } = values;
@@ -49,6 +51,7 @@ const PEER = {
 const peer = spawnSync("python3", ["-c", "import onnx, onnxruntime.quantization"]).status === 0;
 if (!peer) console.error("not found: onnxruntime and onnx for Python 3; its quantizer is left out");
 
+mkdirSync(values.models, { recursive: true });
 const scratch = mkdtempSync(join(tmpdir(), "pare-static-"));
 const versions = {};
 
@@ -61,21 +64,17 @@ async function writeSamples(session, fold, path) {
   writeFileSync(path, Buffer.concat([start, Buffer.from(input.data.buffer, input.data.byteOffset, input.data.byteLength)]));
 }
 
-async function byPeer(name, options, session, folds) {
-  const models = [];
-  for (const [at, fold] of folds.entries()) {
-    const [npy, target] = [join(scratch, `${name}-${at}.npy`), join(scratch, `${name}-${at}-${models.length}.onnx`)];
-    await writeSamples(session, fold, npy);
-    const script = join(root, "bench", "static-int8.py");
-    const { status, stdout, stderr } = spawnSync("python3", [script, pathOf(name, data), npy, target], {
-      input: JSON.stringify(options),
-      encoding: "utf8",
-    });
-    if (status !== 0) throw new Error(stderr.trim().split("\n").at(-1));
-    versions["onnxruntime (Python)"] = JSON.parse(stdout.trim().split("\n").at(-1)).onnxruntime;
-    models.push(await loadFile(target));
-  }
-  return models;
+async function byPeer(name, options, session, fold) {
+  const [npy, target] = [join(scratch, "samples.npy"), join(scratch, "quantized.onnx")];
+  await writeSamples(session, fold, npy);
+  const script = join(root, "bench", "static-int8.py");
+  const { status, stdout, stderr } = spawnSync("python3", [script, pathOf(name, data), npy, target], {
+    input: JSON.stringify(options),
+    encoding: "utf8",
+  });
+  if (status !== 0) throw new Error(stderr.trim().split("\n").at(-1));
+  versions["onnxruntime (Python)"] = JSON.parse(stdout.trim().split("\n").at(-1)).onnxruntime;
+  return loadFile(target);
 }
 
 for (const name of positionals.length > 0 ? positionals : CLASSIFIERS) {
@@ -83,11 +82,25 @@ for (const name of positionals.length > 0 ? positionals : CLASSIFIERS) {
   const { original, folds } = await openNetwork(name, data);
   const reference = await openSession(original, { threads: THREADS });
   const base = await hits([original], folds, THREADS);
+  const before = recorded("static-int8").filter(({ network }) => network === name);
+  /** One model for each fold, made from its calibration samples by `make`, or kept from before. */
+  const modelsOf = async (variant, make) => {
+    let seconds = before.find((row) => row.variant === variant)?.seconds;
+    const models = [];
+    for (const [at, fold] of folds.entries()) {
+      const path = join(values.models, `${name}-${variant}-${at}.onnx`.replace(/[^\w.]+/g, "-"));
+      if (!existsSync(path)) {
+        const started = performance.now();
+        await saveFile(await make(fold), path, { force: true });
+        seconds = Number(((performance.now() - started) / 1000).toFixed(1));
+      }
+      models.push(await loadFile(path));
+    }
+    return { models, seconds };
+  };
   const measure = async (variant, make) => {
-    const started = performance.now();
     try {
-      const models = await make();
-      const seconds = Number(((performance.now() - started) / 1000 / models.length).toFixed(1));
+      const { models, seconds } = await modelsOf(variant, make);
       const right = await hits(models, folds, THREADS);
       const speeds = [];
       for (const { batch, threads } of TIMED) {
@@ -105,14 +118,12 @@ for (const name of positionals.length > 0 ? positionals : CLASSIFIERS) {
     }
     console.log(JSON.stringify(rows.at(-1)));
   };
-  await measure("fp32", async () => [original]);
+  await measure("fp32", () => original);
   for (const [variant, step] of Object.entries(OWN))
-    await measure(variant, async () => {
-      const models = [];
-      for (const [calibration] of folds) models.push(await applied([step], original, calibration, THREADS));
-      return models;
-    });
-  if (peer) for (const [variant, options] of Object.entries(PEER)) await measure(variant, () => byPeer(name, options, reference, folds));
+    await measure(variant, ([calibration]) => applied([step], original, calibration, THREADS));
+  if (peer)
+    for (const [variant, options] of Object.entries(PEER))
+      await measure(variant, (fold) => byPeer(name, options, reference, fold));
   await reference.close();
   const others = recorded("static-int8").filter(({ network }) => network !== name);
   writeRun("static-int8", [...others, ...rows], { versions });
