@@ -158,7 +158,7 @@ describe("quantize-weights", () => {
   it("writes packed codes at every opset, odd sizes included", async () => {
     for (const opset of [13, 17, 21, 25])
       for (const bits of [8, 4, 2]) {
-        const before = convNet(12, 1, 5, opset);
+        const before = convNet(37, 1, 5, opset);
         before.irVersion = opset === 25 ? 13 : 10;
         const { model, journal } = await runTechnique(quantizeWeights, before, { bits, minElements: 1 });
         expect(journal.changed.length).toBeGreaterThan(0);

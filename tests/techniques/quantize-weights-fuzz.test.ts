@@ -9,7 +9,7 @@ import type { Value } from "../../src/ir/graph.ts";
 import { Model } from "../../src/ir/model.ts";
 import { WEIGHT_FORMATS, type WeightFormat } from "../../src/techniques/quantize/weights/formats.ts";
 import { quantizeWeights } from "../../src/techniques/quantize/weights/quantize-weights.ts";
-import { weightSites } from "../../src/transform/weight-sites.ts";
+import { type WeightSite, weightSites } from "../../src/transform/weight-sites.ts";
 import { runOnSynthetic, worstError } from "../support/run-model.ts";
 import { runTechnique } from "../support/run-technique.ts";
 import { randomTensor } from "../support/small-models.ts";
@@ -144,8 +144,8 @@ describe("hostile options", () => {
 
   it("weights that are not finite are refused by solvers, in words", async () => {
     const model = randomModel(new Rng(5));
-    const site = weightSites(model)[0];
-    ((await site?.tensor.data()) as Float32Array)[0] = Number.NaN;
+    const [site] = weightSites(model) as [WeightSite];
+    ((await site.tensor.data()) as Float32Array)[0] = Number.NaN;
     const run = runTechnique(quantizeWeights, model, { method: "hqq", minElements: 1 });
     await expect(run).rejects.toMatchObject({ code: "bad-data" });
   });
