@@ -156,3 +156,51 @@ export function absorbClamp(
   for (const use of uses) use.node.setInput(use.index, clipped);
   return true;
 }
+
+/** Operators whose float weights the engine rounds itself, to one scale, between dequantized inputs of one scale and QuantizeLinear. */
+const ROUNDED_BY_ENGINE = new Set(["Conv", "ConvTranspose", "Gemm"]);
+
+/**
+ * Keeps operators with float weights in floating point (onnxruntime's WeightBiasQuantization would round them): their inputs are
+ * dequantized by a scale per channel, all of them the same number, which the engine leaves alone. Channels lie on axis 1.
+ */
+export function holdFloat(graph: Graph): void {
+  for (const node of graph.nodes.slice()) {
+    if (!ROUNDED_BY_ENGINE.has(node.opType) || !node.inputs[1]?.tensor || !reachesQuantizer(node)) continue;
+    const [input] = node.inputs;
+    const before = input?.producer;
+    const [codes, scale, zero] = before?.inputs ?? [];
+    const channels = input?.shape?.[1];
+    if (before?.opType !== "DequantizeLinear" || !codes || typeof channels !== "number" || channels < 2) continue;
+    const [one, middle] = [scale?.tensor?.peek()?.[0], zero?.tensor?.peek()?.[0]];
+    if (one === undefined || middle === undefined || scale?.tensor?.elements !== 1) continue;
+    const scales = Tensor.float32([channels], new Float32Array(channels).fill(Number(one)));
+    const zeros = zero?.dtype === "int8" ? new Int8Array(channels) : new Uint8Array(channels);
+    const by = (tensor: Tensor, name: string): Value => sharedConstant(graph, `${name}_by_${channels}`, tensor);
+    const inputs = [
+      codes,
+      by(scales, `scale_${one}`),
+      by(Tensor.of(zero?.dtype ?? "uint8", [channels], zeros.fill(Number(middle))), `zero_${zero?.dtype}_${middle}`),
+    ];
+    const b = new Builder(graph, { before: node });
+    const own = b.op("DequantizeLinear", inputs, {
+      attributes: { axis: 1 },
+      name: `${node.name}.held`,
+    });
+    [own.dtype, own.shape] = ["float32", input?.shape];
+    node.setInput(0, own);
+  }
+}
+
+/** Whether a QuantizeLinear alone reads the result, with clamps between at most. */
+function reachesQuantizer(node: Node): boolean {
+  let at: Node | undefined = node;
+  while (at) {
+    const uses: readonly { readonly node: Node }[] = at.outputs[0]?.uses ?? [];
+    if (uses.length !== 1) return false;
+    at = uses[0]?.node;
+    if (at?.opType === "QuantizeLinear") return true;
+    if (at?.opType !== "Relu" && at?.opType !== "Clip") return false;
+  }
+  return false;
+}

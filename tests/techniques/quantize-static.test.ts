@@ -128,6 +128,17 @@ describe("static int8", () => {
     for (const op of ["Conv", "Add", "Relu", "Gemm", "DequantizeLinear"]) expect(operators).not.toHaveProperty(op);
   });
 
+  it("leaves kept layers between integer ones in floating point, though the engine would round their weights itself", async () => {
+    const { model } = await runTechnique(quantize, imageNet(), { calibration: "min-max", keep: ["a"] }, samples());
+    const { operators } = await optimizedGraph(model, { threads: 1, inProcess: true });
+    expect(operators).toMatchObject({ "com.microsoft::QLinearConv": 3 });
+    const all = await runTechnique(quantize, imageNet(), { calibration: "min-max" }, samples());
+    expect((await optimizedGraph(all.model, { threads: 1, inProcess: true })).operators).toMatchObject({
+      "com.microsoft::QLinearConv": 4,
+    });
+    expect(await errorOf(model, imageNet())).toBeLessThan(await errorOf(all.model, imageNet()));
+  });
+
   it("rectifies the codes where the grid goes below zero, and keeps all on integers", async () => {
     const model = unary(
       "float32",

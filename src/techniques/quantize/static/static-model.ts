@@ -3,7 +3,7 @@ import { nameOf } from "../../../analyse/keep.ts";
 import type { Node, Value } from "../../../ir/graph.ts";
 import type { Model } from "../../../ir/model.ts";
 import { type Bounds, clampBounds } from "../../../transform/clamps.ts";
-import { absorbClamp, padCodes, quantizeActivation } from "../../../transform/insert-qdq.ts";
+import { absorbClamp, holdFloat, padCodes, quantizeActivation } from "../../../transform/insert-qdq.ts";
 import { removeDead } from "../../../transform/remove-dead.ts";
 import type { Journal } from "../../journal.ts";
 import { insertLinear, type LinearCodes, storedBits } from "./linear-weights.ts";
@@ -60,6 +60,7 @@ export function writeStatic(
     if (producer && typeof bounds === "object" && absorbClamp(model.graph, producer, bounds, grid))
       clamped.set(value, bounds);
   }
+  holdFloat(model.graph);
   removeDead(model);
   return new Map(
     pairs.flatMap(({ name, value, quantizer, after, grid }) => {
