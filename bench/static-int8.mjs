@@ -2,7 +2,7 @@
  * Static quantization of real networks beside the naive form of it (one scale per tensor, ranges of everything seen, nothing
  * corrected) and beside onnxruntime's own quantizer, on the same samples. Needs ../shared/data; onnxruntime's quantizer where
  * Python 3 has it.
- * `node bench/static-int8.mjs [--rounds 9] [--samples 128] [network …]` after `npm run build`; a network's rows replace the
+ * `node bench/static-int8.mjs [--rounds 9] [--samples 256] [network …]` after `npm run build`; a network's rows replace the
  * recorded ones. Models are kept in `--models` (default .tmp/static-int8) and taken from there when they are measured again.
  */
 import { spawnSync } from "node:child_process";
@@ -25,7 +25,7 @@ const { values, positionals } = parseArgs({
   options: {
     data: { type: "string", default: DEFAULT_DATA },
     rounds: { type: "string", default: "9" },
-    samples: { type: "string", default: "128" },
+    samples: { type: "string", default: "256" },
     models: { type: "string", default: join(root, ".tmp", "static-int8") },
   },
 });
