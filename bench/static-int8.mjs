@@ -60,7 +60,7 @@ const versions = {};
 
 /** The samples as a .npy file of float32. */
 async function writeSamples(session, fold, path) {
-  const [input] = Object.values(await feedsOf(session, [[undefined, fold[0]]], samples));
+  const [input] = Object.values(await feedsOf(session, [[undefined, fold[0]]], Math.min(samples, fold[0].size)));
   const text = `{'descr': '<f4', 'fortran_order': False, 'shape': (${input.shape.join(", ")}), }`;
   const header = `${text.padEnd(117)}\n`;
   const start = Buffer.concat([Buffer.from("\x93NUMPY\x01\x00", "latin1"), Buffer.from([header.length, 0]), Buffer.from(header, "latin1")]);
