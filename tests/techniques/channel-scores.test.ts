@@ -319,7 +319,7 @@ describe("ratios", () => {
     // A busy machine makes single measurements differ widely.
     expect(width).toBeLessThan(0.95 * wide);
     expect(width).toBeGreaterThan(0.05 * wide);
-  });
+  }, 180_000);
 });
 
 describe("any score", () => {
