@@ -2,8 +2,9 @@
  * Static quantization of real networks beside the naive form of it (one scale per tensor, ranges of everything seen, nothing
  * corrected) and beside onnxruntime's own quantizer, on the same samples. Needs ../shared/data; onnxruntime's quantizer where
  * Python 3 has it.
- * `node bench/static-int8.mjs [--rounds 9] [--samples 256] [network …]` after `npm run build`; a network's rows replace the
- * recorded ones. Models are kept in `--models` (default .tmp/static-int8) and taken from there when they are measured again.
+ * `node bench/static-int8.mjs [--rounds 9] [--samples 256] [--quick] [network …]` after `npm run build`; a network's rows replace the
+ * recorded ones. Models are kept in `--models` (default .tmp/static-int8) and taken from there when they are measured again. `--quick`
+ * leaves learned rounding out, which takes minutes a network.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -26,6 +27,7 @@ const { values, positionals } = parseArgs({
     data: { type: "string", default: DEFAULT_DATA },
     rounds: { type: "string", default: "9" },
     samples: { type: "string", default: "256" },
+    quick: { type: "boolean", default: false },
     models: { type: "string", default: join(root, ".tmp", "static-int8") },
   },
 });
@@ -38,7 +40,7 @@ const THREADS = 2;
 const TIMED = [1, 8].flatMap((batch) => [1, THREADS].map((threads) => ({ batch, threads })));
 const CLASSIFIERS = ["resnet20-cifar10", "mobilenetv2-imagenet", "squeezenet1.1-imagenet", "mcunet-imagenet"];
 const NAIVE = { perChannel: false, method: "range", calibration: "min-max", balance: false, equalize: "never", fit: "none" };
-/** Learned rounding takes minutes a network: it is shown on two. */
+/** Learned rounding, and where it is shown. */
 const LEARNED = "int4 weights, int8 activations";
 const LEARNED_ON = new Set(["resnet20-cifar10", "mobilenetv2-imagenet"]);
 const OWN = {
@@ -123,7 +125,7 @@ for (const name of positionals.length > 0 ? positionals : CLASSIFIERS) {
   };
   await measure("fp32", () => original);
   for (const [variant, step] of Object.entries(OWN))
-    if (variant !== LEARNED || LEARNED_ON.has(name))
+    if (variant !== LEARNED || (LEARNED_ON.has(name) && !values.quick))
       await measure(variant, ([calibration]) => applied([step], original, calibration, THREADS));
   if (peer)
     for (const [variant, options] of Object.entries(PEER))
