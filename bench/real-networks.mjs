@@ -3,10 +3,9 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { openDataset } from "../dist/data/open.node.js";
 import { evaluate } from "../dist/evaluate/evaluate.node.js";
-import { cloneModel } from "../dist/ir/clone.js";
 import { loadFile } from "../dist/ir/load.node.js";
 import { feedChunks } from "../dist/run/feeds.js";
-import { Journal } from "../dist/techniques/journal.js";
+import { runSteps } from "../dist/techniques/pipeline.node.js";
 import { root } from "./support.mjs";
 
 export const DEFAULT_DATA = join(root, "..", "shared", "data");
@@ -63,22 +62,9 @@ export async function openNetwork(name, data) {
   };
 }
 
-/** A copy of the network after the steps. */
+/** The network after the steps. */
 export async function applied(steps, original, calibration, threads) {
-  let model = cloneModel(original);
-  for (const { technique, options } of steps)
-    model = await technique.run(model, options, {
-      data: calibration,
-      evaluation: undefined,
-      original,
-      seed: 1,
-      provider: "cpu",
-      threads,
-      signal: undefined,
-      journal: new Journal(),
-      onProgress() {},
-    });
-  return model;
+  return (await runSteps(original, steps, { data: calibration, seed: 1, threads })).model;
 }
 
 /** 1 where the sample is classified rightly, over all folds in order; one model for each fold, or one for all. */

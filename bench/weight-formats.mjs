@@ -11,9 +11,8 @@ import * as ort from "onnxruntime-node";
 import * as web from "onnxruntime-web";
 import { Rng } from "../dist/base/rng.js";
 import { Builder, Model, Tensor, encodeModel } from "../dist/index.js";
-import { cloneModel } from "../dist/ir/clone.js";
 import { loadFile } from "../dist/ir/load.node.js";
-import { Journal } from "../dist/techniques/journal.js";
+import { runSteps } from "../dist/techniques/pipeline.node.js";
 import { WEIGHT_FORMATS, formatNamed } from "../dist/techniques/quantize/weights/formats.js";
 import { quantizeWeights } from "../dist/techniques/quantize/weights/quantize-weights.js";
 import { median, root, runs, table, writeRun } from "./support.mjs";
@@ -54,20 +53,8 @@ function modelOf({ op, attributes = {}, x, weights, y }, opset) {
 }
 
 async function quantized(model, options) {
-  const journal = new Journal();
-  const context = {
-    data: undefined,
-    evaluation: undefined,
-    original: model,
-    seed: 1,
-    provider: "cpu",
-    threads: 1,
-    signal: undefined,
-    journal,
-    onProgress() {},
-  };
-  const result = await quantizeWeights.run(cloneModel(model), quantizeWeights.options.parse(options), context);
-  return { result, changes: journal.changed };
+  const { model: result, steps } = await runSteps(model, [quantizeWeights(options)]);
+  return { result, changes: steps[0].changed };
 }
 
 function feedsOf(runtime, { x }) {

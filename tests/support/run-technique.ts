@@ -5,15 +5,9 @@ import type { Model } from "../../src/ir/model.ts";
 import { Journal } from "../../src/techniques/journal.ts";
 import type { Context, Technique } from "../../src/techniques/technique.ts";
 
-export async function runTechnique(
-  technique: Technique,
-  original: Model,
-  options: Readonly<Record<string, unknown>> = {},
-  data?: Dataset,
-  rest: Partial<Context> = {},
-): Promise<{ model: Model; journal: Journal }> {
-  const journal = new Journal();
-  const model = await technique.run(cloneModel(original), technique.options.parse(options), {
+/** What a technique is given where nothing is said otherwise: one thread, seed 1, nobody watching. */
+export function contextOf(original: Model, data?: Dataset, rest: Partial<Context> = {}): Context {
+  return {
     data,
     evaluation: undefined,
     original,
@@ -21,9 +15,20 @@ export async function runTechnique(
     provider: "cpu",
     threads: 1,
     signal: undefined,
-    journal,
+    journal: new Journal(),
     onProgress() {},
     ...rest,
-  });
-  return { model, journal };
+  };
+}
+
+export async function runTechnique(
+  technique: Technique,
+  original: Model,
+  options: Readonly<Record<string, unknown>> = {},
+  data?: Dataset,
+  rest: Partial<Context> = {},
+): Promise<{ model: Model; journal: Journal }> {
+  const context = contextOf(original, data, rest);
+  const model = await technique.run(cloneModel(original), technique.options.parse(options), context);
+  return { model, journal: context.journal };
 }

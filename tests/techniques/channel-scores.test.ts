@@ -9,18 +9,16 @@ import { cloneModel } from "../../src/ir/clone.ts";
 import { Model } from "../../src/ir/model.ts";
 import { Tensor } from "../../src/ir/tensor.ts";
 import type { NdArray } from "../../src/run/session.ts";
-import { Journal } from "../../src/techniques/journal.ts";
 import { allocate, normalize } from "../../src/techniques/prune/allocate.ts";
 import { pruneChannels } from "../../src/techniques/prune/channels/prune-channels.ts";
 import type { ChannelScore } from "../../src/techniques/prune/channels/channel-scores.ts";
 import { CHANNEL_SCORES, scoreChannels } from "../../src/techniques/prune/channels/score-channels.ts";
 import { formatStep } from "../../src/techniques/recipe.ts";
-import type { Context } from "../../src/techniques/technique.ts";
 import { settleSizes } from "../../src/transform/settle-sizes.ts";
 import { smallOf } from "../architectures/small.ts";
 import { maskGroups } from "../support/mask-groups.ts";
 import { runOnSynthetic, worstError } from "../support/run-model.ts";
-import { runTechnique } from "../support/run-technique.ts";
+import { contextOf, runTechnique } from "../support/run-technique.ts";
 
 const [INPUTS, HIDDEN, CLASSES, SAMPLES] = [5, 8, 3, 40];
 
@@ -85,20 +83,6 @@ function derivatives(net: Net): number[][] {
       return (at(1 + step) - at(1 - step)) / (2 * step);
     }),
   );
-}
-
-function contextOf(original: Model, data?: Dataset): Context {
-  return {
-    data,
-    evaluation: undefined,
-    original,
-    seed: 1,
-    provider: "cpu",
-    threads: 1,
-    signal: undefined,
-    journal: new Journal(),
-    onProgress() {},
-  };
 }
 
 async function scoresOf(model: Model, score: string, data?: Dataset): Promise<number[][]> {

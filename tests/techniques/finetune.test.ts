@@ -9,9 +9,10 @@ import { openSession } from "../../src/run/open-session.node.ts";
 import { installEngine } from "../../src/techniques/engine.ts";
 import { evaluateConstants } from "../../src/run/fold.node.ts";
 import { tap } from "../../src/run/taps.node.ts";
-import { Journal } from "../../src/techniques/journal.ts";
+import type { Journal } from "../../src/techniques/journal.ts";
 import { finetune } from "../../src/techniques/tune/finetune.ts";
 import { train } from "../../src/train/train.node.ts";
+import { contextOf } from "../support/run-technique.ts";
 import { clouds } from "../train/tiny-data.ts";
 
 // The engine in this thread: small models need no worker.
@@ -25,19 +26,9 @@ const data = clouds({ size: 384, shape: [16], classes: 4, apart: 1.6 });
 const mlp = (): Model => buildArchitecture("mlp", { input: [16], classes: 4, hidden: [24] });
 
 async function run(model: Model, options: object, original: Model, set: Dataset | "none" = data): Promise<Journal> {
-  const journal = new Journal();
-  await finetune.run(model, finetune.options.parse(options), {
-    data: set === "none" ? undefined : set,
-    evaluation: undefined,
-    original,
-    seed: 1,
-    provider: "cpu",
-    threads: 1,
-    signal: undefined,
-    journal,
-    onProgress: () => undefined,
-  });
-  return journal;
+  const context = contextOf(original, set === "none" ? undefined : set);
+  await finetune.run(model, finetune.options.parse(options), context);
+  return context.journal;
 }
 
 async function accuracy(model: Model): Promise<number> {

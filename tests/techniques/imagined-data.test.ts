@@ -8,14 +8,12 @@ import type { Model } from "../../src/ir/model.ts";
 import { Tensor } from "../../src/ir/tensor.ts";
 import { loadKernels } from "../../src/kernels/kernels.ts";
 import { canImagine, imaginedData } from "../../src/techniques/imagined-data.ts";
-import { Journal } from "../../src/techniques/journal.ts";
 import { runSteps } from "../../src/techniques/pipeline.node.ts";
 import { observe } from "../../src/techniques/quantize/static/calibrate.ts";
 import { quantize } from "../../src/techniques/quantize/static/quantize.ts";
 import { dataFeeds } from "../../src/techniques/samples.ts";
-import type { Context } from "../../src/techniques/technique.ts";
 import { reestimateBatchnorm } from "../../src/techniques/tune/reestimate-batchnorm.ts";
-import { runTechnique } from "../support/run-technique.ts";
+import { contextOf, runTechnique } from "../support/run-technique.ts";
 import { classifier, randomTensor, unary } from "../support/small-models.ts";
 
 /** Conv → BatchNormalization → Relu, twice, then the mean of each channel. */
@@ -57,25 +55,11 @@ function real(): Dataset {
   return datasetOf({ fields: { x: { dtype: "float32", shape: [256, 3, 8, 8], data } } });
 }
 
-function context(model: Model): Context {
-  return {
-    data: undefined,
-    evaluation: undefined,
-    original: model,
-    seed: 1,
-    provider: "cpu",
-    threads: 1,
-    signal: undefined,
-    journal: new Journal(),
-    onProgress() {},
-  };
-}
-
 describe("imagined data", () => {
   it("has the ranges of real samples inside the network, noise has not; the same seed makes the same", async () => {
     const { model } = await runTechnique(reestimateBatchnorm, net(), { samples: 256 }, real());
     const options = { samples: 32, iterations: 100, noise: 0 };
-    const made = await imaginedData(model, options, context(model));
+    const made = await imaginedData(model, options, contextOf(model));
     expect(made.size).toBe(32);
     const rng = new Rng(8);
     const noise = datasetOf({
@@ -100,8 +84,8 @@ describe("imagined data", () => {
     const distance = (list: number[]): number =>
       Math.sqrt(list.reduce((sum, end, i) => sum + Math.log((end || 1e-3) / (wanted[i] || 1e-3)) ** 2, 0));
     expect(distance(own)).toBeLessThan(0.6 * distance(random));
-    expect((await imaginedData(model, { samples: 10, iterations: 1 }, context(model))).size).toBe(10);
-    const again = await imaginedData(model, options, context(model));
+    expect((await imaginedData(model, { samples: 10, iterations: 1 }, contextOf(model))).size).toBe(10);
+    const again = await imaginedData(model, options, contextOf(model));
     const first = async (data: Dataset) => (await data.take([0, 31])).fields.x?.data;
     expect(await first(again)).toEqual(await first(made));
   }, 120_000);

@@ -81,25 +81,13 @@ function network(kept: readonly number[] = [0, 1, 2, 3, 4, 5, 6, 7]): Model {
   return model;
 }
 
-async function recovered(
+function recovered(
   model: Model,
   original: Model,
   data: Dataset,
   options: Readonly<Record<string, unknown>> = {},
 ): Promise<{ model: Model; journal: Journal }> {
-  const journal = new Journal();
-  const result = await recover.run(cloneModel(model), recover.options.parse(options), {
-    data,
-    evaluation: undefined,
-    original,
-    seed: 1,
-    provider: "cpu",
-    threads: 1,
-    signal: undefined,
-    journal,
-    onProgress: () => undefined,
-  });
-  return { model: result, journal };
+  return runTechnique(recover, model, options, data, { original });
 }
 
 const sqnr = async (original: Model, model: Model, data: Dataset): Promise<number> =>

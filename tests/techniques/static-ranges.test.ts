@@ -15,8 +15,7 @@ import { outputEffects } from "../../src/techniques/quantize/static/output-effec
 import { planQdq } from "../../src/techniques/quantize/static/qdq-plan.ts";
 import { quantize } from "../../src/techniques/quantize/static/quantize.ts";
 import { gridOf } from "../../src/techniques/quantize/static/range-search.ts";
-import type { Context } from "../../src/techniques/technique.ts";
-import { runTechnique } from "../support/run-technique.ts";
+import { contextOf, runTechnique } from "../support/run-technique.ts";
 import { classifier, randomTensor, unary } from "../support/small-models.ts";
 
 /** The definition, bin by bin, for ranges [0, T]: every T is tried. `outliers`: whether the last bin takes what is cut off. */
@@ -86,20 +85,6 @@ describe("calibration by entropy", () => {
   });
 });
 
-function context(data: Dataset, model: Model): Context {
-  return {
-    data,
-    evaluation: undefined,
-    original: model,
-    seed: 3,
-    provider: "cpu",
-    threads: 1,
-    signal: undefined,
-    journal: new Journal(),
-    onProgress() {},
-  };
-}
-
 function noise(shape: readonly number[], samples: number, deviation = 1): Dataset {
   const rng = new Rng(9);
   const data = Float32Array.from({ length: samples * shape.reduce((a, b) => a * b, 1) }, () =>
@@ -117,7 +102,7 @@ describe("effects on the outputs", () => {
     const grids = [0.25, 0.5, 1.5].map((end) => gridOf({ low: -end, high: end }, "uint8", false));
     const questions = [{ values: ["x"], grids }];
     const kernels = await loadKernels();
-    const found = await outputEffects(model, data, questions, kernels, samples, context(data, model));
+    const found = await outputEffects(model, data, questions, kernels, samples, contextOf(model, data, { seed: 3 }));
     const w = (await randomTensor([6, 3], 1).data()) as Float32Array;
     const batch = await data.take(Array.from({ length: samples }, (_, i) => i));
     const x = batch.fields.x?.data as Float32Array;

@@ -3,18 +3,16 @@ import fc from "fast-check";
 import { beforeAll, describe, expect, it } from "vitest";
 import type { Dataset } from "../../../src/data/dataset.ts";
 import { cloneModel } from "../../../src/ir/clone.ts";
-import type { Model } from "../../../src/ir/model.ts";
 import { Tensor } from "../../../src/ir/tensor.ts";
 import { openSession } from "../../../src/run/open-session.node.ts";
-import { Journal } from "../../../src/techniques/journal.ts";
 import { bisect } from "../../../src/techniques/mixed/bisect.ts";
 import { findCulprits } from "../../../src/techniques/mixed/culprits.ts";
 import { restore } from "../../../src/techniques/mixed/restore.ts";
 import { runSteps } from "../../../src/techniques/pipeline.node.ts";
 import { quantizeWeights } from "../../../src/techniques/quantize/weights/quantize-weights.ts";
 import { quantize } from "../../../src/techniques/quantize/static/quantize.ts";
-import type { Context } from "../../../src/techniques/technique.ts";
 import { plantedData, plantedModel } from "../../support/planted-model.ts";
+import { contextOf } from "../../support/run-technique.ts";
 import { smallCnn } from "../../support/small-models.ts";
 
 describe("the search for culprits", () => {
@@ -80,24 +78,10 @@ beforeAll(async () => {
   data = await plantedData(model);
 });
 
-function contextOf(original: Model): Context {
-  return {
-    data,
-    evaluation: undefined,
-    original,
-    seed: 1,
-    provider: "cpu",
-    threads: 1,
-    signal: undefined,
-    journal: new Journal(),
-    onProgress() {},
-  };
-}
-
 describe("bisect", () => {
   it("names the planted layers of a 4-bit model and puts just them back", async () => {
     const { model: damaged } = await runSteps(model, [quantizeWeights({ bits: 4, compute: "fp32" })], { threads: 1 });
-    const found = await bisect(model, damaged, { by: "kl", drop: 0.1 }, contextOf(model));
+    const found = await bisect(model, damaged, { by: "kl", drop: 0.1 }, contextOf(model, data));
     expect(found.found).toBe(true);
     expect(
       found.layers
@@ -116,10 +100,10 @@ describe("bisect", () => {
     const broken = cloneModel(model);
     const weight = broken.graph.initializers.get("w4");
     if (weight?.tensor) weight.tensor = Tensor.float32(weight.tensor.shape, new Float32Array(weight.tensor.elements));
-    const found = await bisect(model, broken, {}, contextOf(model));
+    const found = await bisect(model, broken, {}, contextOf(model, data));
     expect(found.layers.map(({ name, culprit }) => [name, culprit])).toEqual([["layer4", true]]);
     expect(found.others).toHaveLength(5);
-    await expect(bisect(model, cloneModel(model), {}, contextOf(model))).rejects.toThrow("No layer of the original");
+    await expect(bisect(model, cloneModel(model), {}, contextOf(model, data))).rejects.toThrow("No layer of the original");
   });
 
   it("puts layers back into statically quantized models, to the original's outputs when all go back", async () => {
@@ -135,7 +119,7 @@ describe("bisect", () => {
       data: samples,
       threads: 1,
     });
-    const context = { ...contextOf(cnn), data: samples };
+    const context = contextOf(cnn, samples);
     const found = await bisect(cnn, small, { by: "noise", drop: 1e-9 }, context);
     expect(found.layers).toHaveLength(2);
     const [a, b] = [await openSession(cnn, { inProcess: true }), await openSession(found.model, { inProcess: true })];

@@ -11,9 +11,8 @@ import { mix } from "../../../src/techniques/mixed/mix.ts";
 import { damageOf, measureSensitivities, openBench } from "../../../src/techniques/mixed/sensitivity.ts";
 import type { Cell, SensitivityOptions, Sensitivities } from "../../../src/techniques/mixed/sensitivity.ts";
 import { encodedBytes } from "../../../src/techniques/mixed/variant.ts";
-import type { Context } from "../../../src/techniques/technique.ts";
 import { plantedData, plantedModel } from "../../support/planted-model.ts";
-import { runTechnique } from "../../support/run-technique.ts";
+import { contextOf, runTechnique } from "../../support/run-technique.ts";
 
 let folder = "";
 const before = process.env["PARE_CACHE"];
@@ -33,20 +32,6 @@ let data: Dataset;
 beforeAll(async () => {
   data = await plantedData(model);
 });
-
-function contextOf(original: Model, samples: Dataset | undefined, signal?: AbortSignal): Context {
-  return {
-    data: samples,
-    evaluation: undefined,
-    original,
-    seed: 1,
-    provider: "cpu",
-    threads: 1,
-    signal,
-    journal: new Journal(),
-    onProgress() {},
-  };
-}
 
 async function sensitivities(
   original: Model,
@@ -109,7 +94,7 @@ describe("sensitivity", () => {
 
   it("stops when it is told to, and refuses activations without samples", async () => {
     const stop = new AbortController();
-    const context = { ...contextOf(model, data, stop.signal), onProgress: () => stop.abort() };
+    const context = contextOf(model, data, { signal: stop.signal, onProgress: () => stop.abort() });
     const options: SensitivityOptions = { formats: ["int4"], cache: false };
     const bench = await openBench(model, options, context);
     await expect(measureSensitivities(bench, options, context)).rejects.toThrow("Stopped");
