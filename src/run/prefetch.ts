@@ -21,3 +21,26 @@ export async function* prefetch<T>(source: AsyncIterable<T> | Iterable<T>): Asyn
     await iterator.return?.();
   }
 }
+
+/** The first elements of a stream, `most` of them if there are as many, and the whole stream from its beginning on. */
+export async function lookAhead<T>(
+  source: AsyncIterable<T> | Iterable<T>,
+  most: number,
+): Promise<{ readonly first: readonly T[]; readonly all: AsyncGenerator<T> }> {
+  const rest = prefetch(source);
+  const first: T[] = [];
+  while (first.length < most) {
+    const { done, value } = await rest.next();
+    if (done) break;
+    first.push(value);
+  }
+  async function* all(): AsyncGenerator<T> {
+    try {
+      yield* first;
+      yield* rest;
+    } finally {
+      await rest.return(undefined);
+    }
+  }
+  return { first, all: all() };
+}

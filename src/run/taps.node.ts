@@ -1,4 +1,5 @@
 /** Values inside a model, batch by batch: each is reduced at once, so that memory is one batch however many samples there are. */
+import { availableParallelism } from "node:os";
 import { dtypeBits } from "../base/dtype.ts";
 import { PareError, throwIfAborted } from "../base/error.ts";
 import type { Value } from "../ir/graph.ts";
@@ -7,9 +8,10 @@ import { rowsOf } from "./arrays.ts";
 import { exposeValues } from "./expose.ts";
 import { type FeedStream, inputPorts } from "./feed-stream.ts";
 import { openSession } from "./open-session.node.ts";
-import { prefetch } from "./prefetch.ts";
+import { lookAhead } from "./prefetch.ts";
+import { release } from "./release.node.ts";
 import type { Reducer } from "./reducers.ts";
-import type { Feeds, NdArray, SessionOptions } from "./session.ts";
+import type { Feeds, NdArray, Session, SessionOptions } from "./session.ts";
 
 export type { FeedStream } from "./feed-stream.ts";
 export type { Reducer } from "./reducers.ts";
@@ -18,7 +20,7 @@ export interface TapOptions extends SessionOptions {
   /**
    * Bytes of tapped values per run above which {@link tap} feeds a batch in smaller parts, and, where that is not possible
    * or not enough, the values are taken in several passes. Default 96 MiB; the engine computes the next run while one is
-   * looked at, so that two are held, and the engine's own memory comes on top.
+   * looked at, so that two are held (of a small model more, which share the bytes of two), and the engine's own memory comes on top.
    */
   readonly groupBytes?: number | undefined;
   /** Called after each batch. `passes` is known from the first batch on. */
@@ -28,6 +30,8 @@ export interface TapOptions extends SessionOptions {
 }
 
 const GROUP_BYTES = 96 * 2 ** 20;
+/** Models of more weight bytes are opened once. */
+const LANE_WEIGHTS = 64 * 2 ** 20;
 /** Guess for an axis whose size is not known before the first run. */
 const UNKNOWN_SIZE = 64;
 
@@ -44,8 +48,9 @@ export async function tap<T>(
   options: TapOptions = {},
 ): Promise<Map<string, T>> {
   const reducers = new Map(names.map((name) => [name, reducerFor(name)]));
-  const parts = inParts(model, names, stream, options.groupBytes ?? GROUP_BYTES);
-  await tapEach(model, names, parts, (name, array) => reducers.get(name)?.add(array), options);
+  const parts = inParts(model, names, stream, perRun(options.groupBytes ?? GROUP_BYTES, lanesOf(model, options)));
+  const reduce = (name: string, array: NdArray): void => reducers.get(name)?.add(array);
+  await visitEach(model, names, parts, reduce, release, options);
   return new Map([...reducers].map(([name, reducer]) => [name, reducer.result()]));
 }
 
@@ -54,52 +59,99 @@ export async function tapEach(
   model: Model,
   names: readonly string[],
   stream: FeedStream,
-  visit: (name: string, array: NdArray, batch: number) => void | Promise<void>,
+  visit: Visit,
   options: TapOptions = {},
+): Promise<void> {
+  await visitEach(model, names, stream, visit, () => {}, options);
+}
+
+type Visit = (name: string, array: NdArray, batch: number) => void | Promise<void>;
+
+/** `done` takes what a run has given, once all of it has been seen. */
+async function visitEach(
+  model: Model,
+  names: readonly string[],
+  stream: FeedStream,
+  visit: Visit,
+  done: (arrays: Iterable<NdArray>) => void,
+  options: TapOptions,
 ): Promise<void> {
   const { groupBytes = GROUP_BYTES, onBatch, ...sessionOptions } = options;
   const values = valuesByName(model);
   for (const name of names)
     if (!values.has(name)) throw new PareError("bad-option", `The model's main graph has no value '${name}'`);
+  const most = lanesOf(model, options);
   let groups: string[][] | undefined;
   for (let pass = 0; groups === undefined || pass < groups.length; pass++) {
     throwIfAborted(options.signal);
+    const { first, all } = await lookAhead(stream(), most);
     let batch = 0;
-    let session: Awaited<ReturnType<typeof openSession>> | undefined;
-    let group: string[] = [];
-    /** Looks at the run before. */
-    let look = async (): Promise<void> => {};
+    let sessions: Session[] = [];
+    /** Runs that the engine works on, in the order of their batches. */
+    const running: { readonly results: Promise<Feeds>; readonly look: (results: Feeds) => Promise<void> }[] = [];
+    const lookAtOldest = async (): Promise<void> => {
+      const oldest = running.shift();
+      await oldest?.look(await oldest.results);
+    };
     try {
-      for await (const feeds of prefetch(stream())) {
-        groups ??= groupValues(names, values, feeds, groupBytes);
-        group = groups[pass] ?? [];
+      for await (const feeds of all) {
+        groups ??= groupValues(names, values, feeds, perRun(groupBytes, most));
+        const [group, at, passes] = [groups[pass] ?? [], batch++, groups.length];
         // The engine refuses a model that computes nothing: inputs are taken as they are fed.
-        if (group.some((name) => values.get(name)?.producer))
-          session ??= await openTapped(model, group, sessionOptions);
+        if (sessions.length === 0 && group.some((name) => values.get(name)?.producer))
+          sessions = await openTapped(exposeValues(model, group), first.length, sessionOptions);
         throwIfAborted(options.signal);
+        const session = sessions[at % sessions.length];
         const fed = session?.inputs.map((port) => [port.name, feeds[port.name]] as const) ?? [];
-        // The engine works in its own thread: it computes this run while the one before is looked at.
-        const running = session?.run(definedOnly(fed));
-        running?.catch(() => undefined); // it is awaited below; until then it must not count as unhandled
-        await look();
-        const results = (await running) ?? {};
-        const [own, at, passes] = [group, batch++, groups.length];
-        look = async () => {
-          look = async () => {};
-          for (const name of own) {
-            const array = results[name] ?? feeds[name];
+        const results = session?.run(definedOnly(fed)) ?? Promise.resolve({});
+        results.catch(() => undefined); // it is awaited below; until then it must not count as unhandled
+        const look = async (found: Feeds): Promise<void> => {
+          for (const name of group) {
+            const array = found[name] ?? feeds[name];
             if (array) await visit(name, array, at);
           }
+          done(Object.values(found));
           onBatch?.({ pass, passes, batch: at });
         };
+        running.push({ results, look });
+        // The engine works in its own threads: it computes these runs while an older one is looked at.
+        if (running.length > Math.max(1, sessions.length)) await lookAtOldest();
       }
-      await look();
+      while (running.length > 0) await lookAtOldest();
     } finally {
-      await session?.close();
+      await Promise.all(sessions.map((session) => session.close()));
     }
     groups ??= [];
     if (batch === 0) throw new PareError("bad-data", "There is not one sample to run through the model");
   }
+}
+
+/**
+ * Runs that may be under way at once. Copying values out of the engine takes as long as computing them and one thread; sessions of one
+ * thread each, on different batches, overlap that where one session of several threads waits for it. Each holds the weights.
+ */
+function lanesOf(
+  model: Model,
+  { provider = "cpu", threads, inProcess, profilePrefix, optimizedPath }: TapOptions,
+): number {
+  const alone = provider !== "cpu" || inProcess || profilePrefix !== undefined || optimizedPath !== undefined;
+  if (alone || weightBytes(model) > LANE_WEIGHTS) return 1;
+  return threads || availableParallelism();
+}
+
+function weightBytes(model: Model): number {
+  return [...model.graph.initializers.values()].reduce((sum, { tensor }) => sum + (tensor?.byteLength ?? 0), 0);
+}
+
+/** Bytes of tapped values per run where `lanes` runs are under way and one is looked at: together as many as of two lone ones. */
+function perRun(groupBytes: number, lanes: number): number {
+  return (2 * groupBytes) / (lanes + 1);
+}
+
+/** One session for each of `lanes`; a lone one has all the threads. */
+function openTapped(exposed: Model, lanes: number, options: SessionOptions): Promise<Session[]> {
+  const own = lanes > 1 ? { ...options, threads: 1 } : options;
+  return Promise.all(Array.from({ length: lanes }, () => openSession(exposed, own)));
 }
 
 /** The stream in runs whose tapped values fit the limit: a batch is cut along its first axis if the model takes any size. */
@@ -123,14 +175,6 @@ function inParts(model: Model, names: readonly string[], stream: FeedStream, lim
         }
     }
   };
-}
-
-async function openTapped(
-  model: Model,
-  names: readonly string[],
-  options: SessionOptions,
-): Promise<Awaited<ReturnType<typeof openSession>>> {
-  return openSession(exposeValues(model, names), options);
 }
 
 function definedOnly(entries: readonly (readonly [string, NdArray | undefined])[]): Feeds {

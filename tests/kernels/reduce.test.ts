@@ -74,6 +74,26 @@ describe("16-bit floats", () => {
   });
 });
 
+describe("extent", () => {
+  it("equals the reference at any length, and is unknown where one element is not finite", () => {
+    for (const length of [0, 1, 3, 4, 7, 64, 65_537]) {
+      const x = noise(length);
+      expect(kernels.extent(x)).toEqual(plainKernels.extent(x));
+      for (const odd of [Number.NaN, Infinity, -Infinity])
+        for (const at of [0, length >> 1, length - 1].filter((i) => i >= 0 && i < length)) {
+          const salted = x.slice();
+          salted[at] = odd;
+          expect(kernels.extent(salted)).toBeUndefined();
+          expect(plainKernels.extent(salted)).toBeUndefined();
+        }
+    }
+    expect(kernels.extent(Float32Array.of(-0, 5, 3e38, -3e38))).toEqual({
+      min: Math.fround(-3e38),
+      max: Math.fround(3e38),
+    });
+  });
+});
+
 describe("summarize and compare", () => {
   it.each(LENGTHS)("equal the reference for %i elements", (length) => {
     for (const make of [noise, salted]) {

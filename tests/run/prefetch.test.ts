@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { prefetch } from "../../src/run/prefetch.ts";
+import { lookAhead, prefetch } from "../../src/run/prefetch.ts";
 
 const wait = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -42,6 +42,32 @@ describe("prefetch", () => {
       }
     };
     for await (const _ of prefetch(endless())) break;
+    expect(closed).toBe(true);
+  });
+});
+
+describe("lookAhead", () => {
+  it("shows the beginning and passes on everything", async () => {
+    for (const most of [0, 1, 2, 5]) {
+      const { first, all } = await lookAhead([1, 2, 3], most);
+      expect(first).toEqual([1, 2, 3].slice(0, most));
+      const seen: number[] = [];
+      for await (const i of all) seen.push(i);
+      expect(seen).toEqual([1, 2, 3]);
+    }
+  });
+
+  it("closes the source when left", async () => {
+    let closed = false;
+    const source = function* (): Generator<number> {
+      try {
+        for (let i = 0; ; i++) yield i;
+      } finally {
+        closed = true;
+      }
+    };
+    const { all } = await lookAhead(source(), 2);
+    for await (const i of all) if (i === 3) break;
     expect(closed).toBe(true);
   });
 });

@@ -86,6 +86,29 @@ describe("taps", () => {
     expect(seen.get("w")?.[0]).toEqual([0, 6, 4, 3, 3]);
   });
 
+  it("see the same in the same order from several runs at once as from one after the other", async () => {
+    const model = smallCnn();
+    const data = batches([2, 4, 8, 8], 7);
+    const seen = async (threads: number): Promise<[number, string, number[]][]> => {
+      const list: [number, string, number[]][] = [];
+      await tapEach(
+        model,
+        ["conv", "relu"],
+        () => data,
+        (name, array, batch) => void list.push([batch, name, [...(array.data as Float32Array)]]),
+        { threads },
+      );
+      return list;
+    };
+    const [one, three] = [await seen(1), await seen(3)];
+    expect(three.map(([batch, name]) => [batch, name])).toEqual(one.map(([batch, name]) => [batch, name]));
+    expect(one.map(([batch]) => batch)).toEqual([0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]);
+    for (const [i, [, , values]] of one.entries())
+      expect(Math.max(...values.map((value, k) => Math.abs(value - (three[i]?.[2][k] ?? Number.NaN))))).toBeLessThan(
+        1e-5,
+      );
+  });
+
   it("see inputs alone without a session, which would compute nothing", async () => {
     const shapes: number[][] = [];
     await tapEach(

@@ -1,6 +1,7 @@
 /** What must hold for techniques on any model: identities, error bounds, unchanged outputs. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { Rng } from "../../src/base/rng.ts";
 import { toFloat32 } from "../../src/base/to-float32.ts";
 import { Builder } from "../../src/ir/builder.ts";
 import { encodeModel } from "../../src/ir/encode.ts";
@@ -250,6 +251,35 @@ describe("ranges", () => {
     outlier[999] = 1;
     expect(leastErrorRange({ low: 0, high: 1, counts: outlier }).high).toBeLessThan(0.5);
     expect(leastErrorRange({ low: -1, high: 1, counts }).high).toBeGreaterThan(0.97);
+  });
+
+  it("least error is no worse than any candidate, bin by bin", () => {
+    const errorOf = (counts: Float64Array, low: number, high: number, range: { low: number; high: number }): number => {
+      const width = (high - low) / counts.length;
+      const scale = (range.high - range.low) / 255;
+      return counts.reduce((sum, count, bin) => {
+        const left = low + bin * width;
+        if (left <= 0 && left + width > 0) return sum;
+        const x = left + width / 2;
+        return sum + count * (scale ** 2 / 12 + (x - Math.min(range.high, Math.max(range.low, x))) ** 2);
+      }, 0);
+    };
+    fc.assert(
+      fc.property(fc.integer({ min: 0, max: 1e6 }), fc.boolean(), (seed, signed) => {
+        const rng = new Rng(seed);
+        const bins = Float64Array.from({ length: 400 }, (_, i) =>
+          Math.floor(1e5 * rng.uniform() ** (1 + Math.abs(i - 200) / 10)),
+        );
+        const [low, high] = [signed ? -3 : 0, 2];
+        const found = leastErrorRange({ low, high, counts: bins });
+        const least = errorOf(bins, low, high, found);
+        for (let step = 0; step <= 128; step++) {
+          const other = { ...found, high: high * (1 - (0.8 * step) / 128) };
+          expect(least).toBeLessThanOrEqual(errorOf(bins, low, high, other) * (1 + 1e-9));
+        }
+      }),
+      { numRuns: 30 },
+    );
   });
 
   it("a grid holds zero exactly and covers the range", () => {

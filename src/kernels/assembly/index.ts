@@ -5,7 +5,7 @@ export { quantizeColumns } from "./columns";
 export { quantizeLevels } from "./levels";
 export { addRefit, gridEffects, mergeRange, replaceNotFinite, searchErrors } from "./scale";
 export { fromBfloat16, fromFloat16, toBfloat16, toFloat16 } from "./convert";
-export { compare, countNonZero, histogram, summarize, summarizeChannels } from "./reduce";
+export { compare, countNonZero, extent, histogram, summarize, summarizeChannels } from "./reduce";
 export { applyMask, countMagnitudes, groupMask, magnitudeMask } from "./prune";
 export { addProduct, choleskyUpper, invertUpper, roundWithFeedback } from "./solve";
 export { transposeBytes, transposeFloats } from "./transpose";

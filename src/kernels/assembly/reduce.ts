@@ -1,6 +1,28 @@
 /** Reductions: summaries, per-channel statistics, histograms, comparisons. Not-finite elements are counted and left out. */
 import { laneCount, laneMax, laneMin, laneSum64, loadRest, lower, notFiniteMask, upper } from "./lanes";
 
+/** Widens (least, greatest), two f32, by finite elements; both become NaN where one is not. x·0 is zero for finite x alone. */
+export function extent(p: usize, n: i32, out: usize): void {
+  let low = f32x4.splat(load<f32>(out));
+  let high = f32x4.splat(load<f32>(out, 4));
+  let odd = f32x4.splat(0);
+  for (const end = p + ((<usize>(n & ~3)) << 2); p < end; p += 16) {
+    const x = v128.load(p);
+    low = f32x4.pmin(low, x);
+    high = f32x4.pmax(high, x);
+    odd = f32x4.add(odd, f32x4.mul(x, f32x4.splat(0)));
+  }
+  for (let rest = n & 3; rest > 0; rest--, p += 4) {
+    const x = f32x4.splat(load<f32>(p));
+    low = f32x4.pmin(low, x);
+    high = f32x4.pmax(high, x);
+    odd = f32x4.add(odd, f32x4.mul(x, f32x4.splat(0)));
+  }
+  const finite = !v128.any_true(f32x4.ne(odd, f32x4.splat(0)));
+  store<f32>(out, finite ? laneMin(low) : NaN);
+  store<f32>(out, finite ? laneMax(high) : NaN, 4);
+}
+
 /** Merges n floats into f64s at `out`: min, max, Σx, Σx², Σ|x|, zeros, NaNs, infinities. */
 export function summarize(p: usize, n: i32, out: usize): void {
   const plus = f32x4.splat(Infinity);

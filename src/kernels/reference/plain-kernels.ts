@@ -6,7 +6,7 @@ import { dequantizeChannels, maxAbsPerChannel, quantizeChannels, summarizeChanne
 import { quantizeLevels } from "./levels.ts";
 import { fromBfloat16, fromFloat16, toBfloat16, toFloat16 } from "./convert.ts";
 import { applyMask, countMagnitudes, groupMask, magnitudeMask } from "./prune.ts";
-import { compare, countNonZero, gridEffects, histogram, histogramAbs, summarize } from "./reduce.ts";
+import { compare, countNonZero, extent, gridEffects, histogram, histogramAbs, summarize } from "./reduce.ts";
 import { addProduct, choleskyUpper, invertUpper, roundWithFeedback } from "./solve.ts";
 
 export const plainKernels: Kernels = {
@@ -22,6 +22,7 @@ export const plainKernels: Kernels = {
   toBfloat16,
   fromFloat16,
   fromBfloat16,
+  extent,
   summarize,
   summarizeChannels,
   maxAbsPerChannel,

@@ -1,6 +1,12 @@
 /** Reductions over tensors in plain TypeScript: the oracles of the SIMD kernels. */
 import { binsPerUnit, roundClamped } from "../scalar.ts";
-import type { Comparison, HistogramRest, Summary } from "../types.ts";
+import type { Comparison, Extent, HistogramRest, Summary } from "../types.ts";
+
+/** Least and greatest of finite elements. */
+export function extent(x: Float32Array): Extent | undefined {
+  const { count, min, max } = summarize(x);
+  return count > 0 && count === x.length ? { min, max } : undefined;
+}
 
 /** Minimum, maximum, moments and counts of the finite elements. */
 export function summarize(x: Float32Array): Summary {

@@ -103,7 +103,9 @@ describe("bisect", () => {
     const found = await bisect(model, broken, {}, contextOf(model, data));
     expect(found.layers.map(({ name, culprit }) => [name, culprit])).toEqual([["layer4", true]]);
     expect(found.others).toHaveLength(5);
-    await expect(bisect(model, cloneModel(model), {}, contextOf(model, data))).rejects.toThrow("No layer of the original");
+    await expect(bisect(model, cloneModel(model), {}, contextOf(model, data))).rejects.toThrow(
+      "No layer of the original",
+    );
   });
 
   it("puts layers back into statically quantized models, to the original's outputs when all go back", async () => {

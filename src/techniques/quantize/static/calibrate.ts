@@ -1,10 +1,12 @@
 /** Ranges of activations from samples, in one pass: statistics only, so that memory does not grow with the number of samples. */
+import { PareError } from "../../../base/error.ts";
 import type { Model } from "../../../ir/model.ts";
 import type { Kernels } from "../../../kernels/types.ts";
+import { withExtents } from "../../../run/extents.ts";
 import { asFloat32 } from "../../../run/arrays.ts";
 import { GrowingHistogram } from "../../../run/growing-histogram.ts";
-import type { NdArray, SessionOptions } from "../../../run/session.ts";
-import type { FeedStream } from "../../../run/taps.node.ts";
+import type { SessionOptions } from "../../../run/session.ts";
+import type { FeedStream, Reducer } from "../../../run/taps.node.ts";
 import { engine } from "../../engine.ts";
 import { entropyRange } from "./entropy-range.ts";
 import { type Histogram, type Range, leastErrorRange, percentileRange } from "./range-search.ts";
@@ -35,12 +37,47 @@ export async function observe(
   kernels: Kernels,
   options: ObserveOptions,
 ): Promise<Map<string, Observed>> {
+  const { histograms, ...rest } = options;
+  const found = histograms ? new Map<string, Observed>() : await observeEnds(model, names, stream, rest);
+  const left = names.filter((name) => !found.has(name));
+  if (left.length === 0) return found;
   const { tap } = await engine();
-  const { histograms, onBatch, ...session } = options;
-  return tap(model, names, stream, () => rangeReducer(kernels, histograms), {
-    ...session,
+  const { onBatch } = rest;
+  const tapped = await tap(model, left, stream, () => rangeReducer(kernels, histograms), {
+    ...rest,
     onBatch: ({ batch }) => onBatch?.(batch),
   });
+  return new Map(names.map((name) => [name, found.get(name) ?? (tapped.get(name) as Observed)]));
+}
+
+/** Ends alone, found inside the engine; values that it cannot reduce, or that are not finite somewhere, are left out. */
+async function observeEnds(
+  model: Model,
+  names: readonly string[],
+  stream: FeedStream,
+  { onBatch, ...session }: Omit<ObserveOptions, "histograms">,
+): Promise<Map<string, Observed>> {
+  const { model: reduced, extents } = withExtents(model, names);
+  const { tap } = await engine();
+  const lowest = new Set([...extents.values()].map(({ low }) => low));
+  const wanted = [...extents.values()].flatMap(({ low, high }) => [low, high]);
+  const found = new Map<string, Observed>();
+  const ends = await tap(reduced, wanted, stream, (name) => batchReducer(lowest.has(name) ? Math.min : Math.max), {
+    ...session,
+    onBatch: ({ batch }) => onBatch?.(batch),
+  }).catch((error: unknown) => {
+    // The engine refuses to reduce a value that is empty
+    if (error instanceof PareError && error.code === "engine") return undefined;
+    throw error;
+  });
+  for (const [name, { low, high }] of ends ? extents : []) {
+    const [lows, highs] = [ends?.get(low) ?? [], ends?.get(high) ?? []];
+    if (![...lows, ...highs].every(Number.isFinite)) continue;
+    const both = new BatchEnds();
+    for (const [batch, least] of lows.entries()) both.add(least, highs[batch] as number);
+    found.set(name, { ...both.result(), histogram: undefined });
+  }
+  return found;
 }
 
 /** "min-max" covers everything seen, "average" the mean of each batch's ends; the others look at the histogram. */
@@ -64,29 +101,47 @@ function within(ends: Range, { low, high }: Range): Range {
   return { low: Math.max(low, Math.min(0, ends.low)), high: Math.min(high, Math.max(0, ends.high)) };
 }
 
-function rangeReducer(kernels: Kernels, histograms: boolean): { add(array: NdArray): void; result(): Observed } {
-  let low = Number.POSITIVE_INFINITY;
-  let high = Number.NEGATIVE_INFINITY;
-  let lows = 0;
-  let highs = 0;
-  let batches = 0;
+/** Every batch's numbers reduced to one; not finite where one of them is not. */
+function batchReducer(pick: (...values: number[]) => number): Reducer<number[]> {
+  const found: number[] = [];
+  return {
+    add(array) {
+      found.push(pick(...asFloat32(array)));
+    },
+    result: () => found,
+  };
+}
+
+/** Ends over batches, and the mean of their ends. */
+class BatchEnds {
+  #ends: Range = { low: Number.POSITIVE_INFINITY, high: Number.NEGATIVE_INFINITY };
+  #sums: Range = { low: 0, high: 0 };
+  #batches = 0;
+
+  add(low: number, high: number): void {
+    this.#ends = { low: Math.min(this.#ends.low, low), high: Math.max(this.#ends.high, high) };
+    this.#sums = { low: this.#sums.low + low, high: this.#sums.high + high };
+    this.#batches++;
+  }
+
+  result(): { readonly ends: Range; readonly averageEnds: Range } {
+    if (this.#batches === 0) return { ends: this.#sums, averageEnds: this.#sums };
+    const averageEnds = { low: this.#sums.low / this.#batches, high: this.#sums.high / this.#batches };
+    return { ends: this.#ends, averageEnds };
+  }
+}
+
+function rangeReducer(kernels: Kernels, histograms: boolean): Reducer<Observed> {
+  const ends = new BatchEnds();
   const histogram = histograms ? new GrowingHistogram(kernels, BINS) : undefined;
   return {
     add(array) {
       const data = asFloat32(array);
-      const { min, max, count } = kernels.summarize(data);
-      if (count === 0) return;
-      low = Math.min(low, min);
-      high = Math.max(high, max);
-      lows += min;
-      highs += max;
-      batches++;
+      const { min, max } = kernels.extent(data) ?? kernels.summarize(data);
+      if (min > max) return; // not one is finite
+      ends.add(min, max);
       histogram?.add(data, min, max);
     },
-    result() {
-      const ends = batches === 0 ? { low: 0, high: 0 } : { low, high };
-      const averageEnds = batches === 0 ? ends : { low: lows / batches, high: highs / batches };
-      return { ends, averageEnds, histogram: histogram?.result() };
-    },
+    result: () => ({ ...ends.result(), histogram: histogram?.result() }),
   };
 }

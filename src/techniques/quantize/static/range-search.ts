@@ -36,6 +36,7 @@ const SMALLEST_SHARE = 0.2;
 export function leastErrorRange(histogram: Histogram, levels = 256): Range {
   let best: Range = { low: Math.min(0, histogram.low), high: Math.max(0, histogram.high) };
   const full = best;
+  const clipping = new ClippingError(histogram);
   for (let round = 0; round < 2; round++)
     for (const side of ["high", "low"] as const) {
       if (full[side] === 0) continue;
@@ -44,7 +45,7 @@ export function leastErrorRange(histogram: Histogram, levels = 256): Range {
       for (let step = 0; step <= STEPS; step++) {
         const share = 1 - (step * (1 - SMALLEST_SHARE)) / STEPS;
         const candidate = { ...best, [side]: full[side] * share };
-        const error = squaredError(histogram, candidate, levels);
+        const error = clipping.of(candidate, levels);
         if (error < least) {
           least = error;
           chosen = candidate;
@@ -55,21 +56,56 @@ export function leastErrorRange(histogram: Histogram, levels = 256): Range {
   return best;
 }
 
-function squaredError({ low, high, counts }: Histogram, range: Range, levels: number): number {
-  const width = (high - low) / counts.length;
-  const scale = (range.high - range.low) / (levels - 1);
-  const rounding = (scale * scale) / 12;
-  let error = 0;
-  for (let bin = 0; bin < counts.length; bin++) {
-    const count = counts[bin] ?? 0;
-    if (count === 0) continue;
-    const left = low + bin * width;
-    if (left <= 0 && left + width > 0) continue; // the bin that holds zero
-    const x = left + width / 2;
-    const clipped = Math.min(range.high, Math.max(range.low, x));
-    error += count * (x === clipped ? rounding : (x - clipped) ** 2 + rounding);
+/**
+ * Squared error of a histogram outside of a range and inside, from running sums over its bins: with n, a, b the counts of the bins
+ * beyond h, their counts times centres and times squared centres, Σ count·(x − h)² = b − 2h·a + h²·n.
+ */
+class ClippingError {
+  readonly #low: number;
+  readonly #width: number;
+  readonly #bins: number;
+  /** Sums over the bins before each one: counts, times centres, times squared centres. */
+  readonly #sums: readonly [Float64Array, Float64Array, Float64Array];
+
+  constructor({ low, high, counts }: Histogram) {
+    const bins = counts.length;
+    const width = (high - low) / bins;
+    const sums = [new Float64Array(bins + 1), new Float64Array(bins + 1), new Float64Array(bins + 1)] as const;
+    for (let bin = 0; bin < bins; bin++) {
+      const left = low + bin * width;
+      const x = left + width / 2;
+      let term = left <= 0 && left + width > 0 ? 0 : (counts[bin] as number); // zeros are exact
+      for (const sum of sums) {
+        sum[bin + 1] = (sum[bin] as number) + term;
+        term *= x;
+      }
+    }
+    this.#low = low;
+    this.#width = width;
+    this.#bins = bins;
+    this.#sums = sums;
   }
-  return error;
+
+  of(range: Range, levels: number): number {
+    const scale = (range.high - range.low) / (levels - 1);
+    const [counts] = this.#sums;
+    const rounding = ((scale * scale) / 12) * (counts[this.#bins] as number);
+    return (
+      rounding +
+      this.#beyond(range.low, 0, this.#bin(range.low)) +
+      this.#beyond(range.high, this.#bin(range.high), this.#bins)
+    );
+  }
+
+  /** The first bin whose centre is not below x. */
+  #bin(x: number): number {
+    return Math.min(this.#bins, Math.max(0, Math.ceil((x - this.#low) / this.#width - 0.5)));
+  }
+
+  #beyond(end: number, from: number, to: number): number {
+    const [n, a, b] = this.#sums.map((sum) => (sum[to] as number) - (sum[from] as number)) as [number, number, number];
+    return Math.max(0, b - 2 * end * a + end * end * n);
+  }
 }
 
 function sumOf(counts: Float64Array): number {
