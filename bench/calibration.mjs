@@ -5,7 +5,6 @@
  * `node bench/calibration.mjs [--rounds 7] [--samples 1000] [--batch 16] [--threads 1,2]` after `npm run build`. Writes
  * bench/runs/calibration.json.
  */
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { openDataset } from "../dist/data/open.node.js";
@@ -17,7 +16,7 @@ import { observe, rangeOf } from "../dist/techniques/quantize/static/calibrate.j
 import { foldLayers } from "../dist/techniques/quantize/static/fold-layers.js";
 import { planQdq } from "../dist/techniques/quantize/static/qdq-plan.js";
 import { dataFeeds } from "../dist/techniques/samples.js";
-import { median, root, table, writeRun } from "./support.mjs";
+import { SHARED, median, needsData, table, writeRun } from "./support.mjs";
 
 const { values } = parseArgs({
   options: {
@@ -27,16 +26,12 @@ const { values } = parseArgs({
     threads: { type: "string", default: "1,2" },
   },
 });
-const shared = join(root, "..", "shared", "data");
-if (!existsSync(shared)) {
-  console.error(`skipped: needs ${shared}`);
-  process.exit(0);
-}
+needsData();
 const [rounds, samples, size] = [values.rounds, values.samples, values.batch].map(Number);
 const data = await openDataset(
-  `cifar10:${shared}/cifar10-exact?split=train&scale=255&mean=0.485,0.456,0.406&std=0.229,0.224,0.225`,
+  `cifar10:${SHARED}/cifar10-exact?split=train&scale=255&mean=0.485,0.456,0.406&std=0.229,0.224,0.225`,
 );
-const model = await loadFile(join(shared, "models", "resnet20-cifar10.onnx"));
+const model = await loadFile(join(SHARED, "models", "resnet20-cifar10.onnx"));
 await foldLayers(model, new Journal());
 const names = [...planQdq(model, { reasonToKeep: () => undefined, operators: undefined }).groups.keys()].map(({ name }) => name);
 const kernels = await loadKernels();

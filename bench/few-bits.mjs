@@ -8,9 +8,9 @@ import { join } from "node:path";
 import { openSession, quantizeWeights, sizeOf } from "../dist/index.js";
 import { loadFile } from "../dist/ir/load.node.js";
 import { runSteps } from "../dist/techniques/pipeline.node.js";
-import { root, writeRun } from "./support.mjs";
+import { SHARED, needsData, writeRun } from "./support.mjs";
 
-const shared = join(root, "..", "shared", "data");
+needsData();
 const WRITER = "charrnn-lstm-shakespeare";
 const OTHERS = ["dtln-1", "gtcrn", "silero-vad", "seq2seq-lstm", "resnet20-cifar10", "mcunet-imagenet"];
 const BITS = ["int8", "int6", "int4", "int3", "int2"];
@@ -24,8 +24,8 @@ const UNITS = 128;
 
 /** Tokens of the last tenth of the text: (streams, characters). */
 function unseen() {
-  const vocabulary = JSON.parse(readFileSync(join(shared, "models", `${WRITER}.vocab.json`), "utf8"));
-  const text = readFileSync(join(shared, "text", "tinyshakespeare.txt"), "utf8");
+  const vocabulary = JSON.parse(readFileSync(join(SHARED, "models", `${WRITER}.vocab.json`), "utf8"));
+  const text = readFileSync(join(SHARED, "text", "tinyshakespeare.txt"), "utf8");
   // The file lists two letters under other names, by their frequency: "  " is u, "" is U
   const letters = { ...vocabulary, u: vocabulary["  "], U: vocabulary[""] };
   const tail = Array.from(text.slice(Math.floor(0.9 * text.length)), (character) => letters[character]);
@@ -61,7 +61,7 @@ async function bitsPerCharacter(model, streams) {
 const streams = unseen();
 const rows = [];
 for (const name of [WRITER, ...OTHERS]) {
-  const model = await loadFile(join(shared, "models", `${name}.onnx`));
+  const model = await loadFile(join(SHARED, "models", `${name}.onnx`));
   const judged = async (subject) => {
     const { bytes, brotliBytes } = await sizeOf(subject);
     return { bytes, brotliBytes, ...(name === WRITER && { bitsPerCharacter: await bitsPerCharacter(subject, streams) }) };

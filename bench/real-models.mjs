@@ -18,14 +18,14 @@ import { quantizeDynamic } from "../dist/techniques/quantize/quantize-dynamic.js
 import { quantizeWeights } from "../dist/techniques/quantize/weights/quantize-weights.js";
 import { quantize } from "../dist/techniques/quantize/static/quantize.js";
 import { simplify } from "../dist/techniques/simplify/simplify.js";
-import { applied, DEFAULT_DATA, feedsOf, hits, needsData, NETWORKS, openNetwork } from "./real-networks.mjs";
-import { runs } from "./support.mjs";
+import { applied, feedsOf, hits, NETWORKS, openNetwork } from "./real-networks.mjs";
+import { SHARED, needsData, runs } from "./support.mjs";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     out: { type: "string", default: join(runs, "real-models.json") },
-    data: { type: "string", default: DEFAULT_DATA },
+    data: { type: "string", default: SHARED },
     rounds: { type: "string", default: "15" },
     threads: { type: "string", default: String(Math.min(2, cpus().length)) },
     samples: { type: "string", default: "128" },

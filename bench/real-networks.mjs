@@ -1,14 +1,11 @@
 /** The real networks of the benchmarks of techniques: their samples, how techniques are applied to them, and who is right. */
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { openDataset } from "../dist/data/open.node.js";
 import { evaluate } from "../dist/evaluate/evaluate.node.js";
 import { loadFile } from "../dist/ir/load.node.js";
 import { feedChunks } from "../dist/run/feeds.js";
 import { runSteps } from "../dist/techniques/pipeline.node.js";
-import { root } from "./support.mjs";
 
-export const DEFAULT_DATA = join(root, "..", "shared", "data");
 const NORM = "scale=255&mean=0.485,0.456,0.406&std=0.229,0.224,0.225";
 
 /** Where each network's samples are: two parts, or one that is halved. */
@@ -33,13 +30,6 @@ export const NETWORKS = Object.keys(SAMPLES);
 
 function imagenet(data, preprocessing) {
   return `images:${data}/imagenet-mini/images?labels=${data}/imagenet-mini/labels.csv&classes=1000&${preprocessing}`;
-}
-
-/** Ends the run, saying so, where the data is not there. */
-export function needsData(data) {
-  if (existsSync(data)) return;
-  console.error(`skipped: needs ${data}`);
-  process.exit(0);
 }
 
 export function pathOf(name, data) {

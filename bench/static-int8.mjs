@@ -18,13 +18,13 @@ import { loadFile } from "../dist/ir/load.node.js";
 import { saveFile } from "../dist/ir/save.node.js";
 import { openSession } from "../dist/run/open-session.node.js";
 import { quantize } from "../dist/techniques/quantize/static/quantize.js";
-import { applied, DEFAULT_DATA, feedsOf, hits, needsData, openNetwork, pathOf } from "./real-networks.mjs";
-import { recorded, root, writeRun } from "./support.mjs";
+import { applied, feedsOf, hits, openNetwork, pathOf } from "./real-networks.mjs";
+import { SHARED, needsData, recorded, root, writeRun } from "./support.mjs";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
-    data: { type: "string", default: DEFAULT_DATA },
+    data: { type: "string", default: SHARED },
     rounds: { type: "string", default: "9" },
     samples: { type: "string", default: "256" },
     quick: { type: "boolean", default: false },

@@ -10,6 +10,15 @@ export const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 export const runs = join(root, "bench", "runs");
 export const pare = join(root, "dist", "cli", "main.node.js");
 const startLoad = loadavg()[0];
+/** Where the data sets and models of the benchmarks are, beside the repository. */
+export const SHARED = join(root, "..", "shared", "data");
+
+/** Ends the benchmark, and says so, where it has no data. */
+export function needsData(folder = SHARED) {
+  if (existsSync(folder)) return;
+  console.error(`skipped: needs ${folder}`);
+  process.exit(0);
+}
 
 /**
  * Writes bench/runs/<name>.json: command, machine, versions, the load of the machine when the run began and ended, rows.

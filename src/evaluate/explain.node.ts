@@ -4,8 +4,8 @@ import { matchKeep, nameOf } from "../analyse/keep.ts";
 import { inferShapes } from "../analyse/shapes.ts";
 import { toFloat32 } from "../base/to-float32.ts";
 import { PareError } from "../base/error.ts";
-import { cloneModel, copyNode } from "../ir/clone.ts";
-import { Graph, type Node, Value } from "../ir/graph.ts";
+import { cloneModel } from "../ir/clone.ts";
+import type { Node, Value } from "../ir/graph.ts";
 import { Model } from "../ir/model.ts";
 import { Tensor } from "../ir/tensor.ts";
 import { specOf } from "../ops/registry.ts";
@@ -160,47 +160,27 @@ function isPacked(node: Node): boolean {
 
 /** A model without inputs that gives a packed weight: the product with the identity, in floats, or every row of a table. */
 function packedReader(model: Model, node: Node): Model | undefined {
-  const part = new Model(new Graph("weight"), model.opset, model.irVersion);
-  for (const [domain, version] of model.opsets) part.opsets.set(domain, version);
-  const { graph } = part;
   const table = node.opType === "GatherBlockQuantized";
   const [rows, k] = [node.inputs[0]?.tensor?.shape[0] ?? 1, node.int("K", 1)];
-  if (!table && k * k > MOST_IDENTITY) return undefined;
-  const fed = graph.addInitializer(
-    "rows",
-    table
-      ? Tensor.int64(Array.from({ length: rows }, (_, row) => row))
-      : Tensor.float32(
-          [k, k],
-          Float32Array.from({ length: k * k }, (_, i) => (i % (k + 1) === 0 ? 1 : 0)),
-        ),
-  );
-  const copies = new Map<Value, Value>();
-  const copyOf = (value: Value): Value => {
-    const known = copies.get(value);
-    if (known) return known;
-    const copy = new Value(value.name, value.dtype, value.shape, value.tensor);
-    copies.set(value, copy);
-    if (value.tensor) graph.initializers.set(value.name, copy);
-    return copy;
-  };
-  const data = node.inputs[table ? 1 : 0];
-  const needed: Node[] = [];
-  const open = node.inputs.filter((input) => input && input !== data);
-  for (let value = open.pop(); value; value = open.pop()) {
-    if (!value.producer || needed.includes(value.producer)) continue;
-    needed.push(value.producer);
-    open.push(...value.producer.inputs.filter((input) => input !== undefined));
+  const [data, result] = [node.inputs[table ? 1 : 0], node.outputs[0]];
+  if ((!table && k * k > MOST_IDENTITY) || !data || !result) return undefined;
+  const part = extract(model, [data], [result]);
+  const [fed] = part?.graph.inputs ?? [];
+  const reader = part?.graph.outputs[0]?.producer;
+  if (!part || !fed || !reader) return undefined;
+  const every = table
+    ? Tensor.int64(Array.from({ length: rows }, (_, row) => row))
+    : Tensor.float32(
+        [k, k],
+        Float32Array.from({ length: k * k }, (_, i) => (i % (k + 1) === 0 ? 1 : 0)),
+      );
+  fed.replaceUses(part.graph.addInitializer("rows", every));
+  part.graph.inputs.length = 0;
+  if (!table) {
+    reader.attributes.set("accuracy_level", { type: "int", value: 0 });
+    if (reader.inputs[5]) reader.setInput(5, undefined); // its bias is no weight
   }
-  for (const each of model.graph.nodes.filter((candidate) => needed.includes(candidate)))
-    graph.add(copyNode(each, copyOf));
-  const copy = copyNode(node, (value) => (value === data ? fed : copyOf(value)));
-  copy.attributes.set("accuracy_level", { type: "int", value: 0 });
-  if (table) copy.attributes.delete("accuracy_level");
-  else if (copy.inputs[5]) copy.setInput(5, undefined); // its bias is no weight
-  graph.add(copy);
-  graph.outputs.push(copy.outputs[0] as Value);
-  (graph.outputs[0] as Value).dtype = "float32";
+  (part.graph.outputs[0] as Value).dtype = "float32";
   return part;
 }
 

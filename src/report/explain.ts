@@ -2,7 +2,7 @@
 import type { Explanation } from "../evaluate/explain.node.ts";
 import type { Bins, ChannelView } from "../evaluate/layer-view.ts";
 import { digits, formatBytes, formatCount } from "./format.ts";
-import { PAGE_STYLE } from "./gen/page-bundle.ts";
+import { FOOTER, pageFrame } from "./page-frame.ts";
 import { escapeXml, round, svgLine, svgText } from "./svg-text.ts";
 
 const WIDTH = 720;
@@ -46,18 +46,7 @@ export function explainPage(found: Explanation): string {
   ];
   const card = (title: string, hint: string, ...parts: readonly string[]): string =>
     `<section class="card"><h2>${escapeXml(title)}</h2><p class="hint">${escapeXml(hint)}</p>${parts.join("")}</section>`;
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>${name}: weights before and after</title>
-<style>${PAGE_STYLE}${STYLE}</style>
-</head>
-<body>
-<main id="app">
-<header class="page"><p class="eyebrow">Weights of one layer</p><h1>${name}</h1><p class="summary">${escapeXml(summaryOf(found))}</p><div class="tiles">${tiles.join("")}</div></header>
+  const main = `<header class="page"><p class="eyebrow">Weights of one layer</p><h1>${name}</h1><p class="summary">${escapeXml(summaryOf(found))}</p><div class="tiles">${tiles.join("")}</div></header>
 ${card(
   "Weights before and after",
   "How many weights lie where; after compression they sit on the numbers that their scales allow.",
@@ -74,11 +63,8 @@ ${card(
 ${card("The grid", `Channel ${found.closest.channel}, where rounding does most harm: each weight above moves to a number below.`, gridSvg(found))}
 ${card("Rounding error", `After minus before: mean ${digits(found.meanError)}, largest ${digits(found.maxAbsError)}.`, histogram([{ bins: found.errors, className: "error" }], "error"))}
 ${card("Channels", "Smallest to largest weight of each output channel, before and after.", key("old", "before"), key("new", "after"), channelsSvg(found.channels), worstTable(found.channels))}
-<footer>Made by pare. This page is one file: everything it shows is inside it.</footer>
-</main>
-</body>
-</html>
-`;
+${FOOTER}`;
+  return pageFrame({ title: `${found.layer}: weights before and after`, style: STYLE, main });
 }
 
 /** The same for a terminal. */

@@ -1,6 +1,6 @@
 /** A training run as a page: loss and metrics per epoch, from what `pare train --json` prints. */
 import { digits, formatSeconds } from "./format.ts";
-import { PAGE_STYLE } from "./gen/page-bundle.ts";
+import { FOOTER, pageFrame } from "./page-frame.ts";
 import { escapeXml, round, svgLine, svgText } from "./svg-text.ts";
 
 /** What the page shows of an epoch. */
@@ -116,7 +116,8 @@ svg text { fill: var(--muted); }
 /** The page: one file, no script, nothing fetched. Names are untrusted and escaped. */
 export function trainingPage(results: TrainingResults): string {
   const { epochs, best, output, secondsPerStep } = results;
-  const name = escapeXml(output.slice(Math.max(output.lastIndexOf("/"), output.lastIndexOf("\\")) + 1));
+  const file = output.slice(Math.max(output.lastIndexOf("/"), output.lastIndexOf("\\")) + 1);
+  const name = escapeXml(file);
   const seconds = epochs.reduce((sum, epoch) => sum + epoch.seconds, 0);
   const summary = `${epochs.length} epochs in ${formatSeconds(seconds)}, ${formatSeconds(secondsPerStep)} per step. The weights are those of epoch ${best.epoch}.`;
   const charts = chartsOf(results).map(
@@ -137,23 +138,9 @@ export function trainingPage(results: TrainingResults): string {
       "td",
     ),
   );
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>${name}: training report</title>
-<style>${PAGE_STYLE}${STYLE}</style>
-</head>
-<body>
-<main id="app">
-<header class="page"><p class="eyebrow">Training report</p><h1>${name}</h1><p class="summary">${summary}</p></header>
+  const main = `<header class="page"><p class="eyebrow">Training report</p><h1>${name}</h1><p class="summary">${summary}</p></header>
 ${charts.join("\n")}
 <section class="card"><h2>Epochs</h2><table class="models"><thead>${row(["epoch", "training loss", ...names.map(metricLabel), "time"], "th")}</thead><tbody>${rows.join("")}</tbody></table></section>
-<footer>Made by pare. This page is one file: everything it shows is inside it.</footer>
-</main>
-</body>
-</html>
-`;
+${FOOTER}`;
+  return pageFrame({ title: `${file}: training report`, style: STYLE, main });
 }
