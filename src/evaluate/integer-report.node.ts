@@ -32,8 +32,8 @@ export interface IntegerReport {
   readonly layouts: number;
   /** Time over the original's, where it was measured: below 1 is faster. */
   readonly time?: { readonly ratio: Interval; readonly batch: number };
-  /** Where the model is slower than the original: what takes the time, the most first. */
-  readonly slower?: readonly ExtraTime[];
+  /** Where the model is less than {@link EXPECTED} times as fast as the original: what takes longer than there, the most first. */
+  readonly longer?: readonly ExtraTime[];
 }
 
 export interface IntegerReportOptions extends SessionOptions {
@@ -41,6 +41,8 @@ export interface IntegerReportOptions extends SessionOptions {
   readonly ratio?: Interval | undefined;
 }
 
+/** Integer arithmetic that gains less than this factor is asked what holds it up. */
+const EXPECTED = 1.5;
 /** Seconds of timing, and of profiling each model where it is slower. */
 const TIMING_SECONDS = 0.8;
 const PROFILE_SECONDS = 0.5;
@@ -48,7 +50,7 @@ const PROFILE_SECONDS = 0.5;
 const PROFILES = 5;
 
 /**
- * Reads the engine's own graph of `model`, times the model against `original` on `feeds`, and where it is slower takes both
+ * Reads the engine's own graph of `model`, times the model against `original` on `feeds`, and where that gains little takes both
  * profiles. undefined for models that do not compute with integers.
  */
 export async function integerReport(
@@ -67,10 +69,10 @@ export async function integerReport(
     ...summaryOf(kernels, macs),
     time: { ratio, batch: Object.values(feeds)[0]?.shape[0] ?? 1 },
   };
-  if (ratio.low <= 1) return report;
+  if (ratio.value <= 1 / EXPECTED) return report;
   const before = kernelsOf(original, (await optimizedGraph(original, session)).model);
   const [times, timesBefore] = [await timesOf(model, feeds, session), await timesOf(original, feeds, session)];
-  return { ...report, slower: extraTimes({ kernels, times }, { kernels: before, times: timesBefore }, macs) };
+  return { ...report, longer: extraTimes({ kernels, times }, { kernels: before, times: timesBefore }, macs) };
 }
 
 /** Counts of a list of kernels; `macs` by layer. */
@@ -134,21 +136,25 @@ function whyLong({ kind, layer, op, why }: EngineKernel, macs: ReadonlyMap<strin
 
 /** Lines for people: what runs on integers, and what makes it slow where it is. */
 export function integerLines(report: IntegerReport): string[] {
-  const { integer, macShare, float, conversions, layouts, time, slower } = report;
+  const { integer, macShare, float, conversions, layouts, time, longer } = report;
   const share = macShare === undefined ? "" : ` with ${(100 * macShare).toFixed(0)} % of the multiply-accumulates`;
   const lines = [
     `The engine runs ${count(integer, "operator")} on integers${share}, ${float.length === 0 ? "none" : float.length} in floating point${float.length > 0 ? ` (${byReason(float)})` : ""}; ${count(conversions, "conversion")} and ${count(layouts, "change")} of layout between them.`,
   ];
-  if (!time || time.ratio.low <= 1) return lines;
+  if (!time || !longer) return lines;
   const { value, low, high } = time.ratio;
-  const named = (slower ?? [])
+  const named = longer
     .slice(0, MOST_NAMED)
     .map(
       ({ what, why, seconds, before }) =>
         `${what} ${milliseconds(seconds)}${before > 0 ? ` instead of ${milliseconds(before)}` : ""} (${why})`,
     );
+  const taken = named.length > 0 ? ` What takes longer: ${named.join("; ")}.` : "";
+  const times = (factor: number): string => factor.toFixed(2);
   lines.push(
-    `Slower than the original here: ${value.toFixed(2)} times its time (${low.toFixed(2)} to ${high.toFixed(2)}) on batches of ${time.batch}.${named.length > 0 ? ` What takes it: ${named.join("; ")}.` : ""}`,
+    low > 1
+      ? `Slower than the original here: ${times(value)} times its time (${times(low)} to ${times(high)}) on batches of ${time.batch}.${taken}`
+      : `No more than ${times(1 / value)} times as fast as the original here (${times(1 / high)} to ${times(1 / low)}), on batches of ${time.batch}.${taken}`,
   );
   return lines;
 }
