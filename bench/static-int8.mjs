@@ -40,13 +40,15 @@ const THREADS = 2;
 const TIMED = [1, 8].flatMap((batch) => [1, THREADS].map((threads) => ({ batch, threads })));
 const CLASSIFIERS = ["resnet20-cifar10", "mobilenetv2-imagenet", "squeezenet1.1-imagenet", "mcunet-imagenet"];
 const NAIVE = { perChannel: false, method: "range", calibration: "min-max", balance: false, equalize: "never", fit: "none" };
-/** Learned rounding, and where it is shown. */
+/** Learned rounding, alone and as its papers have it, with the first and last layers in 8 bits; and where it is shown. */
 const LEARNED = "int4 weights, int8 activations";
+const LEARNED_INSIDE = "int4 weights, 8-bit ends, int8 activations";
 const LEARNED_ON = new Set(["resnet20-cifar10", "mobilenetv2-imagenet"]);
 const OWN = {
   "int8, naive": quantize({ ...NAIVE, samples }),
   int8: quantize({ samples }),
   [LEARNED]: quantize({ to: "int4", fit: "blocks", samples }),
+  [LEARNED_INSIDE]: quantize({ to: "int4", ends: "int8", fit: "blocks", samples }),
 };
 const PEER = {
   "onnxruntime, defaults": { perChannel: false, activations: "QInt8", calibration: "MinMax" },
@@ -125,7 +127,7 @@ for (const name of positionals.length > 0 ? positionals : CLASSIFIERS) {
   };
   await measure("fp32", () => original);
   for (const [variant, step] of Object.entries(OWN))
-    if (variant !== LEARNED || (LEARNED_ON.has(name) && !values.quick))
+    if (![LEARNED, LEARNED_INSIDE].includes(variant) || (LEARNED_ON.has(name) && !values.quick))
       await measure(variant, ([calibration]) => applied([step], original, calibration, THREADS));
   if (peer)
     for (const [variant, options] of Object.entries(PEER))

@@ -7,7 +7,7 @@ import { openDataset } from "../dist/data/open.node.js";
 import { evaluate } from "../dist/evaluate/evaluate.node.js";
 import { sizeOf } from "../dist/evaluate/size.node.js";
 import { saveFile } from "../dist/ir/save.node.js";
-import { Study, studyOptions } from "./study.mjs";
+import { rounded, Study, studyOptions } from "./study.mjs";
 
 /** Means and deviations of the channels that torchvision's networks expect, and those of CIFAR-10 itself. */
 export const IMAGENET_NORM = "scale=255&mean=0.485,0.456,0.406&std=0.229,0.224,0.225";
@@ -50,8 +50,4 @@ export async function judged(model, path, test, threads, reference) {
   const { bytes, brotliBytes, macs, bops, parameters } = await sizeOf(path);
   const lost = other && rounded(meanInterval(own.hits.map((hit, i) => other.hits[i] - hit)));
   return { accuracy: own.accuracy, ...(lost && { lost }), samples: own.hits.length, macs, bops, parameters, bytes, brotliBytes };
-}
-
-function rounded({ value, low, high }) {
-  return [value, low, high].map((each) => Number(each.toFixed(5)));
 }

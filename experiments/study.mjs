@@ -5,6 +5,8 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { evaluate } from "../dist/evaluate/evaluate.node.js";
 import { machineInfo } from "../dist/evaluate/machine.node.js";
+import { loadFile } from "../dist/ir/load.node.js";
+import { saveFile } from "../dist/ir/save.node.js";
 import { runSteps } from "../dist/techniques/pipeline.node.js";
 import { formatStep } from "../dist/techniques/recipe.js";
 
@@ -70,6 +72,17 @@ export class Study {
 export async function applied(model, step, data, { threads }, seed) {
   const { model: result } = await runSteps(model, [step], { data, seed, threads });
   return { result, recipe: formatStep(step) };
+}
+
+/** The model of a file, made and stored where it is missing. */
+export async function kept(path, make) {
+  if (!existsSync(path)) await saveFile(await make(), path, { force: true });
+  return loadFile(path);
+}
+
+/** A figure and its interval, as they are recorded. */
+export function rounded({ value, low, high }) {
+  return [value, low, high].map((each) => Number(each.toFixed(5)));
 }
 
 /** Wrong answers on the test set, as a share. */

@@ -10,34 +10,33 @@ import { deviation, mean, percent, percentWithin, points, pointsWithin, readStud
 
 const here = dirname(fileURLToPath(import.meta.url));
 const { rows } = readStudy(here, "cifar10");
-const start = rows.find(({ epochs }) => epochs === 0);
-/** The unpruned network after the same epochs; seed 1 stands in where a seed has none. */
-const unpruned = (epochs) => rows.filter((row) => row.cut === 0 && row.epochs === epochs);
+const start = rows.find(({ cut, epochs }) => cut === 0 && epochs === 0);
+const unpruned = rows.filter(({ cut, score }) => cut === 0 && score === undefined);
 const times = (factor) => `${factor.toFixed(2)}×`;
 
-const cuts = rows.filter(({ cut, scope, epochs }) => epochs > 0 && (cut === 0 || scope === "global"));
-const timed = cuts.filter(({ epochs }) => rows.some((row) => row.scope === "global" && row.epochs === epochs));
-if (timed.length > 0) {
-  const body = [start, ...timed].map((row) => {
+const cuts = rows.filter(({ cut, score }) => cut > 0 && score === undefined);
+if (cuts.length > 0) {
+  const body = [...unpruned, ...cuts].map((row) => {
     const fewer = start.macs / row.macs;
+    const { lost, speed } = rows.find(({ compared }) => compared === row.cut) ?? {};
     return [
-      row.cut === 0 ? (row.epochs === 0 ? "pretrained" : "unpruned") : `${percent(row.cut, 0)} of the MACs gone`,
+      row.cut === 0 ? (row.epochs === 0 ? "pretrained" : "unpruned") : `${percent(row.cut, 0)} of the MACs to go`,
       row.epochs,
       percentWithin(row.accuracy),
-      row.lost ? pointsWithin(row.lost) : "",
+      lost ? pointsWithin(lost) : "",
       `${(row.macs / 1e6).toFixed(1)} M`,
       row.cut === 0 ? "" : times(fewer),
-      row.speed ? `${times(row.speed[0])} (${row.speed[1].toFixed(2)} to ${row.speed[2].toFixed(2)})` : "",
-      row.speed ? percent(row.speed[0] / fewer, 0) : "",
+      speed ? `${times(speed[0])} (${speed[1].toFixed(2)} to ${speed[2].toFixed(2)})` : "",
+      speed ? percent(speed[0] / fewer, 0) : "",
       row.parameters.toLocaleString("en"),
     ];
   });
   const head = ["network", "epochs", "accuracy (95 %)", "points lost (95 %, paired)", "MACs", "fewer", "faster, batch 8", "of the MACs' ratio", "parameters"];
-  const recipe = timed.find(({ scope }) => scope === "global")?.recipe;
-  writeSection(here, "cuts", `${table(head, body)}\n\nRecipe: \`${recipe}\`.`);
+  const recipes = cuts.map(({ cut, recipe }) => `${percent(cut, 0)}: \`${recipe}\``);
+  writeSection(here, "cuts", `${table(head, body)}\n\nAfter the first epochs, ${recipes.join("; ")}.`);
 }
 
-const local = rows.filter(({ scope }) => scope === "local");
+const local = rows.filter(({ score }) => score !== undefined);
 const scores = [...new Set(local.map(({ score }) => score))].map((score) => {
   const accuracies = local.filter((row) => row.score === score).map(({ accuracy }) => accuracy[0]);
   return { score, accuracies, mean: mean(accuracies), deviation: deviation(accuracies) };
@@ -49,7 +48,7 @@ if (scores.length > 0) {
     `${percent(each.mean)} ± ${points(each.deviation)}`,
     each.accuracies.map((accuracy) => percent(accuracy)).join(", "),
   ]);
-  const reference = mean(unpruned(local[0].epochs).map(({ accuracy }) => accuracy[0]));
+  const reference = unpruned.find(({ epochs }) => epochs === Math.floor(local[0].epochs)).accuracy[0];
   const lowest = Math.min(...scores.map((each) => each.mean - each.deviation));
   const [low, high] = [Math.floor(100 * lowest) - 0.5, Math.ceil(100 * reference) + 0.5];
   const ticks = Array.from({ length: Math.floor(high) - Math.ceil(low) + 1 }, (_, i) => Math.ceil(low) + i);
@@ -61,6 +60,6 @@ if (scores.length > 0) {
     lines: [{ name: "unpruned", y: 100 * reference }],
   });
   writeFileSync(join(here, "scores.svg"), chart);
-  const macs = `${(local[0].macs / 1e6).toFixed(1)} M MACs each; the unpruned network reaches ${percent(reference)} by the same recipe.`;
+  const macs = `${(local[0].macs / 1e6).toFixed(1)} M MACs each; the unpruned network had ${percent(reference)} before the cut.`;
   writeSection(here, "scores", `${table(["score", "accuracy", "each seed"], body)}\n\n${macs}\n\n![Accuracy by score](scores.svg)`);
 }

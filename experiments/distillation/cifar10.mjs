@@ -10,11 +10,10 @@ import { fileURLToPath } from "node:url";
 import { costOf } from "../../dist/analyse/cost.js";
 import { openDataset } from "../../dist/data/open.node.js";
 import { loadFile } from "../../dist/ir/load.node.js";
-import { saveFile } from "../../dist/ir/save.node.js";
 import { distill } from "../../dist/techniques/distill/distill.js";
 import { formatStep } from "../../dist/techniques/recipe.js";
 import { finetune } from "../../dist/techniques/tune/finetune.js";
-import { applied, errorOf, Study, studyOptions } from "../study.mjs";
+import { applied, errorOf, kept, Study, studyOptions } from "../study.mjs";
 
 const FINETUNING = { epochs: 1, learningRate: 0.01, flip: true };
 const STUDENT = "resnet-20:width=8";
@@ -41,11 +40,7 @@ await study.run({ network: "pretrained ResNet-20", teacher: false, seed: 1 }, as
   macs: macs(pretrained),
 }));
 const path = join(options.models, "cifar10-teacher.onnx");
-if (!existsSync(path)) {
-  const { result } = await applied(pretrained, finetune(FINETUNING), train50k, options, 1);
-  await saveFile(result, path, { force: true });
-}
-const teacher = await loadFile(path);
+const teacher = await kept(path, async () => (await applied(pretrained, finetune(FINETUNING), train50k, options, 1)).result);
 await study.run({ network: "fine-tuned ResNet-20", teacher: false, seed: 1 }, async () => ({
   error: await errorOf(teacher, test, threads),
   macs: macs(teacher),

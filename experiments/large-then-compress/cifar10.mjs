@@ -5,13 +5,10 @@
  * `npm run build`, FOLDER being the unpacked cifar10-jpg.tar.gz; recorded runs are skipped. `--part 0.01` tries the script out
  * on a part of the pictures and records nothing.
  */
-import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { costOf } from "../../dist/analyse/cost.js";
 import { buildArchitecture } from "../../dist/architectures/build.js";
-import { loadFile } from "../../dist/ir/load.node.js";
-import { saveFile } from "../../dist/ir/save.node.js";
 import { runSteps } from "../../dist/techniques/pipeline.node.js";
 import { pruneChannels } from "../../dist/techniques/prune/channels/prune-channels.js";
 import { quantizeAware } from "../../dist/techniques/quantize-aware/quantize-aware.js";
@@ -19,6 +16,7 @@ import { formatSteps } from "../../dist/techniques/recipe.js";
 import { finetune } from "../../dist/techniques/tune/finetune.js";
 import { reinitialise } from "../../dist/techniques/tune/reinitialise.js";
 import { CIFAR_NORM, judged, openCifarStudy } from "../cifar10-study.mjs";
+import { kept } from "../study.mjs";
 
 const COMMON = { weightDecay: 5e-4, flip: true, crop: 4 };
 const FIRST = { ...COMMON, epochs: 4, learningRate: 0.1, schedule: "one-cycle", warmup: 0.3 };
@@ -36,14 +34,11 @@ const { threads } = options;
 const parameters = (model) => costOf(model).parameters;
 
 /** The network after the first epochs, kept for all rows that go on from it. */
-async function started(name) {
-  const path = join(models, `cifar10-${name}.onnx`);
-  if (!existsSync(path)) {
+const started = (name) =>
+  kept(join(models, `cifar10-${name}.onnx`), async () => {
     const { model } = await runSteps(BUILT[name](), [finetune(FIRST)], { data: train, seed: 1, threads });
-    await saveFile(model, path, { force: true });
-  }
-  return loadFile(path);
-}
+    return model;
+  });
 
 /** Options of a cut down to the parameters of `wanted`. */
 const downTo = (model, wanted) => ({ parameters: 1 - parameters(wanted) / parameters(model), scope: "local" });

@@ -3,7 +3,6 @@
  * bytes of weights ("Train Large, Then Compress", Li et al. 2020, arXiv 2002.11794), on Tiny Shakespeare.
  * `node experiments/large-then-compress/language.mjs [--data ../shared/data] [--runs n]` after `npm run build`; recorded runs are skipped.
  */
-import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { costOf } from "../../dist/analyse/cost.js";
@@ -11,7 +10,6 @@ import { buildArchitecture } from "../../dist/architectures/build.js";
 import { openDataset } from "../../dist/data/open.node.js";
 import { evaluate } from "../../dist/evaluate/evaluate.node.js";
 import { sizeOf } from "../../dist/evaluate/size.node.js";
-import { loadFile } from "../../dist/ir/load.node.js";
 import { saveFile } from "../../dist/ir/save.node.js";
 import { runSteps } from "../../dist/techniques/pipeline.node.js";
 import { pruneWeights } from "../../dist/techniques/prune/weights/prune-weights.js";
@@ -19,7 +17,7 @@ import { cast } from "../../dist/techniques/quantize/cast.js";
 import { quantizeWeights } from "../../dist/techniques/quantize/weights/quantize-weights.js";
 import { formatSteps } from "../../dist/techniques/recipe.js";
 import { finetune } from "../../dist/techniques/tune/finetune.js";
-import { Study, studyOptions } from "../study.mjs";
+import { kept, rounded, Study, studyOptions } from "../study.mjs";
 
 const COMMON = { batch: 16, optimizer: "adamw", beta2: 0.99, weightDecay: 0.1, clipNorm: 1, warmup: 0.05 };
 const FIRST = { ...COMMON, epochs: 0.7, learningRate: 0.003 };
@@ -39,14 +37,11 @@ const train = await text("stride=31&part=0,0.8998");
 const test = await text("part=0.9,1");
 
 /** The network after the first epochs, kept for all rows that go on from it. */
-async function started(name) {
-  const path = join(models, `language-${name}.onnx`);
-  if (!existsSync(path)) {
+const started = (name) =>
+  kept(join(models, `language-${name}.onnx`), async () => {
     const { model } = await runSteps(BUILT[name](), [finetune(FIRST)], { data: train, seed: 1, threads });
-    await saveFile(model, path, { force: true });
-  }
-  return loadFile(path);
-}
+    return model;
+  });
 
 /** Share of the large network's parameters that must be zero, so that the rest are as many as the small one's. */
 const sparsity = 1 - costOf(BUILT.small()).parameters / costOf(BUILT.large()).parameters;
@@ -67,8 +62,6 @@ for (const [network, [start, steps]] of Object.entries(ROWS))
     const path = join(models, `language-${network.replace(/[^\w]+/g, "-")}.onnx`);
     await saveFile(model, path, { force: true });
     const { metrics } = await evaluate(path, test, { threads });
-    const { value, low, high } = metrics.loss;
     const { parameters, nonzero, bytes, brotliBytes } = await sizeOf(path);
-    const loss = [value, low, high].map((each) => Number(each.toFixed(5)));
-    return { loss, start, parameters, nonzero, bytes, brotliBytes, recipe: formatSteps(steps) };
+    return { loss: rounded(metrics.loss), start, parameters, nonzero, bytes, brotliBytes, recipe: formatSteps(steps) };
   });

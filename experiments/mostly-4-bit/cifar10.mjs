@@ -6,17 +6,15 @@
  * `npm run build`, FOLDER being the unpacked cifar10-jpg.tar.gz; recorded runs are skipped. `--part 0.01` tries the script out
  * on a part of the pictures and records nothing.
  */
-import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { costOf } from "../../dist/analyse/cost.js";
 import { buildArchitecture } from "../../dist/architectures/build.js";
 import { loadFile } from "../../dist/ir/load.node.js";
-import { saveFile } from "../../dist/ir/save.node.js";
 import { quantizeAware } from "../../dist/techniques/quantize-aware/quantize-aware.js";
 import { finetune } from "../../dist/techniques/tune/finetune.js";
 import { CIFAR_NORM, judged, openCifarStudy } from "../cifar10-study.mjs";
-import { applied } from "../study.mjs";
+import { applied, kept } from "../study.mjs";
 
 const WIDTHS = [8, 16, 24];
 const COMMON = { weightDecay: 5e-4, flip: true, crop: 4 };
@@ -41,11 +39,11 @@ for (const width of WIDTHS) {
   const start = join(models, `cifar10-${width}.onnx`);
   for (const [precision, step] of PRECISIONS)
     await study.run({ width, precision }, async () => {
-      if (!existsSync(start)) {
+      const first = await kept(start, async () => {
         const scratch = buildArchitecture("resnet-20", { blocks: 1, width, seed: 1 });
-        await saveFile((await applied(scratch, finetune(FIRST), train, options, 1)).result, start, { force: true });
-      }
-      const { result, recipe } = await applied(await loadFile(start), step, train, options, 1);
+        return (await applied(scratch, finetune(FIRST), train, options, 1)).result;
+      });
+      const { result, recipe } = await applied(first, step, train, options, 1);
       const path = join(models, `cifar10-${width}-${precision.replace(/[^\w]+/g, "-")}.onnx`);
       const figures = await judged(result, path, test, threads);
       return { ...figures, linear: linearCost(await loadFile(path)), recipe };

@@ -7,21 +7,18 @@
  * `npm run build`, FOLDER being the unpacked cifar10-jpg.tar.gz; recorded runs are skipped. `--part 0.01` tries the script out on a
  * part of the pictures and records nothing.
  */
-import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { channelGroups } from "../../dist/analyse/groups.js";
 import { buildArchitecture } from "../../dist/architectures/build.js";
 import { cloneModel } from "../../dist/ir/clone.js";
-import { loadFile } from "../../dist/ir/load.node.js";
-import { saveFile } from "../../dist/ir/save.node.js";
 import { formatStep } from "../../dist/techniques/recipe.js";
 import { pruneChannels } from "../../dist/techniques/prune/channels/prune-channels.js";
 import { countZeroGroups, shrinkGroupsOf } from "../../dist/techniques/sparsify/channel-shrinkage.js";
 import { sparsify } from "../../dist/techniques/sparsify/sparsify.js";
 import { finetune } from "../../dist/techniques/tune/finetune.js";
 import { CIFAR_NORM, judged, openCifarStudy } from "../cifar10-study.mjs";
-import { applied } from "../study.mjs";
+import { applied, kept } from "../study.mjs";
 
 const COMMON = { weightDecay: 5e-4, flip: true, crop: 4 };
 const FIRST = { ...COMMON, epochs: 3, learningRate: 0.1, schedule: "one-cycle", warmup: 0.3 };
@@ -43,22 +40,16 @@ const { threads } = options;
 
 const fileOf = (name) => join(models, `${name.replace(/[^\w.]+/g, "-")}.onnx`);
 
-/** Made and stored unless it is there. */
-async function stored(name, make) {
-  const path = fileOf(name);
-  if (!existsSync(path)) await saveFile(await make(), path, { force: true });
-  return path;
-}
 const start = () =>
-  stored("start", async () => {
+  kept(fileOf("start"), async () => {
     const scratch = buildArchitecture("resnet-20", { blocks: 1, width: 16, seed: 1 });
     return (await applied(scratch, finetune(FIRST), train, options, 1)).result;
   });
 const trained = ({ training, step }) =>
-  stored(training, async () => (await applied(await loadFile(await start()), step, train, options, 1)).result);
+  kept(fileOf(training), async () => (await applied(await start(), step, train, options, 1)).result);
 
-async function zeroChannels(path) {
-  const model = cloneModel(await loadFile(path));
+async function zeroChannels(trained) {
+  const model = cloneModel(trained);
   let [zero, all] = [0, 0];
   for (const family of channelGroups(model).families) {
     const groups = shrinkGroupsOf(model, family, "all");
@@ -72,19 +63,18 @@ async function zeroChannels(path) {
 for (const each of TRAININGS) {
   const { training, scores } = each;
   await study.run({ training, cut: 0 }, async () => {
-    const path = await trained(each);
-    return { ...(await judged(await loadFile(path), path, test, threads)), ...(await zeroChannels(path)), recipe: formatStep(each.step) };
+    const model = await trained(each);
+    return { ...(await judged(model, fileOf(training), test, threads)), ...(await zeroChannels(model)), recipe: formatStep(each.step) };
   });
   for (const score of scores)
     for (const cut of CUTS)
       await study.run({ training, cut, score }, async () => {
         const how = pruneChannels({ macs: cut, scope: "global", score });
-        const { result, recipe } = await applied(await loadFile(await trained(each)), how, undefined, options, 1);
+        const { result, recipe } = await applied(await trained(each), how, undefined, options, 1);
         const name = `${training}-${score}-${cut}`;
         const before = await judged(result, fileOf(`${name}-cut`), test, threads);
         const tuned = await applied(result, finetune(LAST), train, options, 1);
-        const reference = await trained(TRAININGS[0]);
-        const after = await judged(tuned.result, fileOf(name), test, threads, reference);
+        const after = await judged(tuned.result, fileOf(name), test, threads, fileOf(TRAININGS[0].training));
         return { before: before.accuracy, ...after, recipe: `${recipe}; ${tuned.recipe}` };
       });
 }

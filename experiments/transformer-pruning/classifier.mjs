@@ -4,17 +4,15 @@
  * `node experiments/transformer-pruning/classifier.mjs [--data ../shared/data] [--models FOLDER] [--runs n]` after `npm run build`;
  * recorded runs are skipped.
  */
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { costOf } from "../../dist/analyse/cost.js";
 import { buildArchitecture } from "../../dist/architectures/build.js";
 import { openDataset } from "../../dist/data/open.node.js";
 import { evaluate } from "../../dist/evaluate/evaluate.node.js";
 import { loadFile } from "../../dist/ir/load.node.js";
-import { saveFile } from "../../dist/ir/save.node.js";
 import { runSteps } from "../../dist/techniques/pipeline.node.js";
 import { finetune } from "../../dist/techniques/tune/finetune.js";
-import { Study, studyOptions } from "../study.mjs";
+import { kept, rounded, Study, studyOptions } from "../study.mjs";
 import { cuts } from "./cuts.mjs";
 
 const options = studyOptions();
@@ -33,13 +31,11 @@ async function sentiment() {
   const vocab = join(data, "models", "stories260k", "tokenizer.json");
   const open = (split) => openDataset(`text:${join(data, "text", "sst2", `${split}.tsv`)}?format=tsv&vocab=${vocab}&length=64`);
   const [train, test] = [await open("train"), await open("dev")];
-  const path = join(models, "sst2-bert.onnx");
-  if (!existsSync(path)) {
+  const model = await kept(join(models, "sst2-bert.onnx"), async () => {
     const start = buildArchitecture("bert-mini", { vocabulary: 512, sequence: 64, layers: 4, width: 64, heads: 4, seed: 1 });
-    const { model } = await runSteps(start, [training(0.001, 6)], { data: train, seed: 1, threads });
-    await saveFile(model, path, { force: true });
-  }
-  return { model: await loadFile(path), train, test, layers: 4, rate: 0.0003 };
+    return (await runSteps(start, [training(0.001, 6)], { data: train, seed: 1, threads })).model;
+  });
+  return { model, train, test, layers: 4, rate: 0.0003 };
 }
 
 function training(learningRate, epochs) {
@@ -49,8 +45,7 @@ function training(learningRate, epochs) {
 async function figures(subject, test) {
   const { metrics } = await evaluate(subject, test, { threads });
   const { macs, parameters } = costOf(subject);
-  const { value, low, high } = metrics.accuracy;
-  return { accuracy: [value, low, high].map((x) => Number(x.toFixed(5))), macs, parameters };
+  return { accuracy: rounded(metrics.accuracy), macs, parameters };
 }
 
 /** Cuts after which one epoch of training is tried, too: those of half of the heads or neurons, two blocks, one layer. */

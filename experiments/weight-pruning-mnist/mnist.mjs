@@ -25,16 +25,16 @@ import { applied, errorOf, Study, studyOptions } from "../study.mjs";
 const NETWORKS = {
   "lenet-300-100": {
     kept: [0.5, 0.2, 0.08, 0.05, 0.02, 0.01, 0.005],
-    epochs: { dense: 10, tuned: 1, fresh: 2 },
+    epochs: { dense: 10, tuned: 5, fresh: 6 },
     training: { learningRate: 0.1 },
   },
   "lenet-5": {
-    kept: [0.2, 0.08, 0.02, 0.01, 0.005],
-    epochs: { dense: 3, tuned: 0.4, fresh: 0.85 },
+    kept: [0.2, 0.08, 0.02, 0.005],
+    epochs: { dense: 3, tuned: 1.2, fresh: 1.5 },
     training: { learningRate: 0.02, warmup: 0.1 },
   },
 };
-const COMMON = { weightDecay: 1e-4, schedule: "cosine" };
+const COMMON = { weightDecay: 5e-4, schedule: "cosine" };
 const SEEDS = [1, 2, 3];
 /** What goes, when so much goes: shares by layer follow from LAMP scores, the gradient's scores, or, at random, from the layers' shapes. */
 const PRUNED = {
