@@ -1,5 +1,6 @@
 /** What studies of training share: runs that are skipped when they are recorded already, and how a model is judged. */
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -30,6 +31,22 @@ export function studyOptions(own = {}) {
   }
   mkdirSync(values.models, { recursive: true });
   return { ...values, threads: Number(values.threads), left: Number(values.runs) };
+}
+
+/** Options of a study that can be tried on a part of its data, which records nothing. */
+export function workplaceOptions(folder) {
+  return {
+    part: { type: "string", default: "1" },
+    models: { type: "string", default: join(here, "..", ".tmp", basename(folder)) },
+  };
+}
+
+/** Where results and models go, and what takes the chosen part of a data set: `--part` below 1 works in a temporary folder. */
+export function workplace(folder, options) {
+  const part = Number(options.part);
+  if (part >= 1) return { records: folder, models: options.models, some: (set) => set };
+  const scratch = mkdtempSync(join(tmpdir(), `${basename(folder)}-`));
+  return { records: scratch, models: scratch, some: (set) => set.subset({ part: [0, part], seed: 1 }) };
 }
 
 /**

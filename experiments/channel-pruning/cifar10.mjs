@@ -17,7 +17,7 @@ import { formatSteps } from "../../dist/techniques/recipe.js";
 import { runSteps } from "../../dist/techniques/pipeline.node.js";
 import { pruneChannels } from "../../dist/techniques/prune/channels/prune-channels.js";
 import { finetune } from "../../dist/techniques/tune/finetune.js";
-import { judged, openCifarStudy } from "../cifar10-study.mjs";
+import { judge, judged, lostBetween, openCifarStudy } from "../cifar10-study.mjs";
 import { kept } from "../study.mjs";
 
 const RECIPE = { weightDecay: 1e-4, flip: true, crop: 4, schedule: "cosine", warmup: 0.05 };
@@ -63,7 +63,7 @@ async function made(key, name, steps) {
 
 /** Points lost against the unpruned network, picture by picture, and its time over the pruned one's, in turns. */
 async function compared(path, reference) {
-  const { lost } = await judged(await loadFile(path), path, test, threads, reference);
+  const lost = lostBetween(await judge(path, test, threads), await judge(reference, test, threads));
   const [plain, pruned] = await Promise.all([reference, path].map((file) => openSession(file, { threads: 1 })));
   const data = Float32Array.from({ length: BATCH * 3 * 32 * 32 }, (_, i) => Math.sin(i));
   const feeds = { [plain.inputs[0].name]: { dtype: "float32", shape: [BATCH, 3, 32, 32], data } };

@@ -5,13 +5,11 @@
  * `node experiments/network-trimming/mnist.mjs [--data ../shared/data] [--runs n] [--part share]` after `npm run build`; recorded runs
  * are skipped. `--part 0.02` tries the script out on a part of the data and records nothing.
  */
-import { existsSync, mkdirSync, mkdtempSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { costOf } from "../../dist/analyse/cost.js";
 import { buildArchitecture } from "../../dist/architectures/build.js";
-import { openDataset } from "../../dist/data/open.node.js";
 import { loadFile } from "../../dist/ir/load.node.js";
 import { saveFile } from "../../dist/ir/save.node.js";
 import { runSteps } from "../../dist/techniques/pipeline.node.js";
@@ -19,7 +17,8 @@ import { pruneChannels } from "../../dist/techniques/prune/channels/prune-channe
 import { formatSteps } from "../../dist/techniques/recipe.js";
 import { finetune } from "../../dist/techniques/tune/finetune.js";
 import { reinitialise } from "../../dist/techniques/tune/reinitialise.js";
-import { errorOf, Study, studyOptions } from "../study.mjs";
+import { openMnistStudy } from "../mnist-study.mjs";
+import { errorOf } from "../study.mjs";
 
 const RECIPE = { learningRate: 0.02, weightDecay: 5e-4, schedule: "cosine", warmup: 0.1 };
 const DENSE_EPOCHS = 3;
@@ -32,21 +31,8 @@ const REINITIALISED = [6, 12];
 const SEEDS = [1, 2, 3];
 
 const folder = dirname(fileURLToPath(import.meta.url));
-const options = studyOptions({
-  part: { type: "string", default: "1" },
-  models: { type: "string", default: join(folder, "..", "..", ".tmp", "network-trimming") },
-});
+const { options, models, train, test, study } = await openMnistStudy(folder);
 const { threads } = options;
-const part = Number(options.part);
-const here = part < 1 ? mkdtempSync(join(tmpdir(), "network-trimming-")) : folder;
-const models = part < 1 ? here : options.models;
-mkdirSync(models, { recursive: true });
-const study = new Study(here, "mnist", options);
-const open = async (split) => {
-  const set = await openDataset(`idx:${options.data}/mnist?split=${split}&scale=255`);
-  return part < 1 ? set.subset({ part: [0, part], seed: 1 }) : set;
-};
-const [train, test] = [await open("train"), await open("test")];
 
 const widthsOf = (model) =>
   model.graph.nodes.flatMap(({ opType, inputs }) => {

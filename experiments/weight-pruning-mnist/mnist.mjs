@@ -6,12 +6,10 @@
  * [--budget factor] [--part share]` after `npm run build`; recorded runs are skipped. `--budget 2` trains twice as long everywhere;
  * `--part 0.02` tries the script out on a part of the data and records nothing.
  */
-import { existsSync, mkdirSync, mkdtempSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { buildArchitecture } from "../../dist/architectures/build.js";
-import { openDataset } from "../../dist/data/open.node.js";
 import { loadFile } from "../../dist/ir/load.node.js";
 import { saveFile } from "../../dist/ir/save.node.js";
 import { lottery } from "../../dist/techniques/prune/weights/lottery.js";
@@ -19,7 +17,8 @@ import { pruneWeights } from "../../dist/techniques/prune/weights/prune-weights.
 import { rewindWeights, snapshotWeights } from "../../dist/techniques/prune/weights/rewind.js";
 import { finetune } from "../../dist/techniques/tune/finetune.js";
 import { weightSites } from "../../dist/transform/weight-sites.js";
-import { applied, errorOf, Study, studyOptions } from "../study.mjs";
+import { openMnistStudy } from "../mnist-study.mjs";
+import { applied, errorOf } from "../study.mjs";
 
 /** Epochs: of the dense network, after each pruning of trained weights, and of what starts from its first values. */
 const NETWORKS = {
@@ -46,23 +45,10 @@ const PRUNED = {
 };
 
 const folder = dirname(fileURLToPath(import.meta.url));
-const options = studyOptions({
-  network: { type: "string" },
-  budget: { type: "string", default: "1" },
-  part: { type: "string", default: "1" },
-  models: { type: "string", default: join(folder, "..", "..", ".tmp", "weight-pruning-mnist") },
-});
+const own = { network: { type: "string" }, budget: { type: "string", default: "1" } };
+const { options, models, train, test, study } = await openMnistStudy(folder, own);
 const { threads } = options;
-const [part, budget] = [Number(options.part), Number(options.budget)];
-const here = part < 1 ? mkdtempSync(join(tmpdir(), "weight-pruning-mnist-")) : folder;
-const models = part < 1 ? here : options.models;
-mkdirSync(models, { recursive: true });
-const study = new Study(here, "mnist", options);
-const open = async (split) => {
-  const set = await openDataset(`idx:${options.data}/mnist?split=${split}&scale=255`);
-  return part < 1 ? set.subset({ part: [0, part], seed: 1 }) : set;
-};
-const [train, test] = [await open("train"), await open("test")];
+const budget = Number(options.budget);
 
 async function keptShare(model) {
   let [left, all] = [0, 0];
