@@ -44,4 +44,12 @@ export class Model {
   get opset(): number {
     return this.opsets.get("") ?? 1;
   }
+
+  /** Bytes of all initializers, those of subgraphs included. */
+  get initializerBytes(): number {
+    let bytes = 0;
+    for (const graph of this.graph.allGraphs())
+      for (const { tensor } of graph.initializers.values()) bytes += tensor?.byteLength ?? 0;
+    return bytes;
+  }
 }

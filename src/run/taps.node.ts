@@ -30,8 +30,9 @@ export interface TapOptions extends SessionOptions {
 }
 
 const GROUP_BYTES = 96 * 2 ** 20;
-/** Models of more weight bytes are opened once. */
-const LANE_WEIGHTS = 64 * 2 ** 20;
+/** Bytes that the weights of all lanes together may take, and lanes at most: the one thread that looks at values keeps no more busy. */
+const LANE_WEIGHTS = 256 * 2 ** 20;
+const MOST_LANES = 8;
 /** Guess for an axis whose size is not known before the first run. */
 const UNKNOWN_SIZE = 64;
 
@@ -135,12 +136,14 @@ function lanesOf(
   { provider = "cpu", threads, inProcess, profilePrefix, optimizedPath }: TapOptions,
 ): number {
   const alone = provider !== "cpu" || inProcess || profilePrefix !== undefined || optimizedPath !== undefined;
-  if (alone || weightBytes(model) > LANE_WEIGHTS) return 1;
-  return threads || availableParallelism();
+  if (alone) return 1;
+  const affordable = Math.floor(LANE_WEIGHTS / Math.max(1, model.initializerBytes));
+  return Math.max(1, Math.min(threadsOf(threads), MOST_LANES, affordable));
 }
 
-function weightBytes(model: Model): number {
-  return [...model.graph.initializers.values()].reduce((sum, { tensor }) => sum + (tensor?.byteLength ?? 0), 0);
+/** Threads of the engine: as many as cores where none are named. */
+function threadsOf(threads: number | undefined): number {
+  return threads || availableParallelism();
 }
 
 /** Bytes of tapped values per run where `lanes` runs are under way and one is looked at: together as many as of two lone ones. */
@@ -148,9 +151,9 @@ function perRun(groupBytes: number, lanes: number): number {
   return (2 * groupBytes) / (lanes + 1);
 }
 
-/** One session for each of `lanes`; a lone one has all the threads. */
+/** One session for each of `lanes`, which share the threads; a lone one has them all. */
 function openTapped(exposed: Model, lanes: number, options: SessionOptions): Promise<Session[]> {
-  const own = lanes > 1 ? { ...options, threads: 1 } : options;
+  const own = lanes > 1 ? { ...options, threads: Math.floor(threadsOf(options.threads) / lanes) } : options;
   return Promise.all(Array.from({ length: lanes }, () => openSession(exposed, own)));
 }
 

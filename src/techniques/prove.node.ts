@@ -40,7 +40,7 @@ export interface ProofOptions {
 /** Proves `model` against `original`. Throws `verification` when it does not open, or answers NaN where the original does not. */
 export async function prove(original: Model, model: Model, options: ProofOptions = {}): Promise<Proof> {
   const { provider = "cpu", threads, signal, seed = 1 } = options;
-  if (weightBytes(original) > WHOLE_MODEL_BYTES)
+  if (original.initializerBytes > WHOLE_MODEL_BYTES)
     return proveByLayers(original, model, { provider, threads, signal, seed });
   const data = options.evaluation ?? options.data;
   const sessions = { data, provider, threads, signal, seed };
@@ -73,7 +73,7 @@ export async function proveIntegers(
   model: Model,
   options: ProofOptions = {},
 ): Promise<IntegerReport | undefined> {
-  if (weightBytes(original) > WHOLE_MODEL_BYTES || !hasIntegerArithmetic(model)) return undefined;
+  if (original.initializerBytes > WHOLE_MODEL_BYTES || !hasIntegerArithmetic(model)) return undefined;
   const { provider = "cpu", threads, signal, seed = 1 } = options;
   const [feeds] = await sampleFeeds(original, { data: options.evaluation ?? options.data, seed, signal }, 1);
   return feeds && integerReport(original, model, feeds, { provider, threads, signal });
@@ -110,11 +110,4 @@ async function proveByLayers(
   const { maxAbsError, sqnrDb, cosine, samples } = found;
   const note = `The model is too large to be run whole here: ${found.layers.length} of ${found.of} layers were run beside the original's.`;
   return { session: true, provider, maxAbsError, sqnrDb, cosine, samples, on: "layers", note };
-}
-
-function weightBytes(model: Model): number {
-  let bytes = 0;
-  for (const graph of model.graph.allGraphs())
-    for (const { tensor } of graph.initializers.values()) bytes += tensor?.byteLength ?? 0;
-  return bytes;
 }

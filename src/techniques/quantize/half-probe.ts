@@ -26,8 +26,7 @@ export interface RangeIslands {
 /** Measures the values of the main graph in float32. */
 export async function measureIslands(model: Model, context: Context): Promise<RangeIslands> {
   const nodes = new Map<Node, number>();
-  const bytes = [...model.graph.initializers.values()].reduce((sum, value) => sum + (value.tensor?.byteLength ?? 0), 0);
-  if (bytes > LARGEST_PROBED_BYTES) {
+  if (model.initializerBytes > LARGEST_PROBED_BYTES) {
     context.journal.note("Ranges were not measured: the model is larger than 1 GiB.");
     return { nodes, limits: [] };
   }

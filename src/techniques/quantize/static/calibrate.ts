@@ -106,7 +106,7 @@ function batchReducer(pick: (...values: number[]) => number): Reducer<number[]> 
   const found: number[] = [];
   return {
     add(array) {
-      found.push(pick(...asFloat32(array)));
+      found.push(asFloat32(array).reduce((a, b) => pick(a, b), pick()));
     },
     result: () => found,
   };
