@@ -2,9 +2,10 @@
  * Static quantization of real networks beside the naive form of it (one scale per tensor, ranges of everything seen, nothing
  * corrected) and beside onnxruntime's own quantizer, on the same samples. Needs ../shared/data; onnxruntime's quantizer where
  * Python 3 has it.
- * `node bench/static-int8.mjs [--rounds 9] [--samples 256] [--quick] [network …]` after `npm run build`; a network's rows replace the
- * recorded ones. Models are kept in `--models` (default .tmp/static-int8) and taken from there when they are measured again. `--quick`
- * leaves learned rounding out, which takes minutes a network.
+ * `node bench/static-int8.mjs [--rounds 9] [--samples 256] [--quick] [--only variant …] [network …]` after `npm run build`; rows replace
+ * the recorded ones of their network and variant. Models are kept in `--models` (default .tmp/static-int8) and taken from there when
+ * they are measured again. `--quick` leaves learned rounding and tuning out, which take minutes a network; `--only` measures the named
+ * variants alone.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -28,6 +29,7 @@ const { values, positionals } = parseArgs({
     rounds: { type: "string", default: "9" },
     samples: { type: "string", default: "256" },
     quick: { type: "boolean", default: false },
+    only: { type: "string", multiple: true },
     models: { type: "string", default: join(root, ".tmp", "static-int8") },
   },
 });
@@ -43,13 +45,19 @@ const NAIVE = { perChannel: false, method: "range", calibration: "min-max", bala
 /** Learned rounding, alone and as its papers have it, with the first and last layers in 8 bits; and where it is shown. */
 const LEARNED = "int4 weights, int8 activations";
 const LEARNED_INSIDE = "int4 weights, 8-bit ends, int8 activations";
-const LEARNED_ON = new Set(["resnet20-cifar10", "mobilenetv2-imagenet"]);
+/** Rounding, biases and scales of all layers learned together against the outputs of the float model on moved and mirrored pictures. */
+const TUNED = "int4 weights, 8-bit ends, int8 activations, tuned";
+const SLOW = [LEARNED, LEARNED_INSIDE, TUNED];
+const SLOW_ON = new Set(["resnet20-cifar10", "mobilenetv2-imagenet"]);
 const OWN = {
   "int8, naive": quantize({ ...NAIVE, samples }),
   int8: quantize({ samples }),
   [LEARNED]: quantize({ to: "int4", fit: "blocks", samples }),
   [LEARNED_INSIDE]: quantize({ to: "int4", ends: "int8", fit: "blocks", samples }),
 };
+/** Pixels that pictures of a width are moved by at most, to learn from: as many as their short side was cropped by. */
+const tuned = (width) =>
+  quantize({ to: "int4", ends: "int8", tuneSteps: 300, fitBatch: 8, flip: true, crop: Math.round(width / 14), samples });
 const PEER = {
   "onnxruntime, defaults": { perChannel: false, activations: "QInt8", calibration: "MinMax" },
   "onnxruntime, per channel": { perChannel: true, activations: "QUInt8", calibration: "MinMax" },
@@ -106,6 +114,7 @@ for (const name of positionals.length > 0 ? positionals : CLASSIFIERS) {
     return { models, seconds };
   };
   const measure = async (variant, make) => {
+    if (values.only && !values.only.includes(variant)) return;
     try {
       const { models, seconds } = await modelsOf(variant, make);
       const right = await hits(models, folds, THREADS);
@@ -126,15 +135,18 @@ for (const name of positionals.length > 0 ? positionals : CLASSIFIERS) {
     console.log(JSON.stringify(rows.at(-1)));
   };
   await measure("fp32", () => original);
-  for (const [variant, step] of Object.entries(OWN))
-    if (![LEARNED, LEARNED_INSIDE].includes(variant) || (LEARNED_ON.has(name) && !values.quick))
+  const [, , , width] = original.graph.inputs[0].shape;
+  for (const [variant, step] of Object.entries({ ...OWN, [TUNED]: tuned(width) }))
+    if (!SLOW.includes(variant) || (SLOW_ON.has(name) && !values.quick))
       await measure(variant, ([calibration]) => applied([step], original, calibration, THREADS));
   if (peer)
     for (const [variant, options] of Object.entries(PEER))
       await measure(variant, (fold) => byPeer(name, options, reference, fold));
   await reference.close();
-  const others = recorded("static-int8").filter(({ network }) => network !== name);
-  writeRun("static-int8", [...others, ...rows], { versions });
+  const measured = new Set(rows.map(({ variant }) => variant));
+  const others = recorded("static-int8").filter(({ network, variant }) => network !== name || !measured.has(variant));
+  const order = (row) => CLASSIFIERS.indexOf(row.network);
+  writeRun("static-int8", [...others, ...rows].sort((a, b) => order(a) - order(b)), { versions });
 }
 rmSync(scratch, { recursive: true });
 process.exit(0);

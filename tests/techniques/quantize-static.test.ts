@@ -67,9 +67,8 @@ function samples(): Dataset {
   return datasetOf({ fields: { x: { dtype: "float32", shape: [16, 4, 8, 8], data } } });
 }
 
-async function outputs(model: Model): Promise<Float32Array> {
+async function outputs(model: Model, data = samples()): Promise<Float32Array> {
   const session = await openSession(model, { inProcess: true, threads: 1 });
-  const data = samples();
   const batch = await data.take(Array.from({ length: data.size }, (_, i) => i));
   try {
     const [y] = Object.values(await session.run(feedChunks(session.inputs, batch)[0]?.feeds ?? {}));
@@ -108,8 +107,8 @@ function imageNet(): Model {
 }
 
 /** ‖ŷ − y‖/‖y‖. */
-async function errorOf(model: Model, original = residualNet()): Promise<number> {
-  const [wanted, got] = [await outputs(original), await outputs(model)];
+async function errorOf(model: Model, original = residualNet(), data = samples()): Promise<number> {
+  const [wanted, got] = [await outputs(original, data), await outputs(model, data)];
   const norm = (list: Float32Array): number => Math.sqrt(list.reduce((sum, x) => sum + x * x, 0));
   return norm(wanted.map((y, i) => y - (got[i] ?? 0))) / norm(wanted);
 }
@@ -180,6 +179,68 @@ describe("fitting to the original", () => {
     },
     240_000,
   ); // a training session for every part
+
+  describe("tuning against the outputs", () => {
+    const narrow = { ...options, to: "int4", fit: "biases" };
+
+    it.each([true, false])(
+      "brings them nearer to the original's on integers still, tuneRounding %s",
+      async (tuneRounding) => {
+        const plain = await runTechnique(quantize, residualNet(), narrow, samples());
+        const tuned = await runTechnique(
+          quantize,
+          residualNet(),
+          { ...narrow, tuneSteps: 60, tuneRounding },
+          samples(),
+        );
+        expect(await errorOf(tuned.model)).toBeLessThan(0.8 * (await errorOf(plain.model)));
+        expect(tuned.journal.notes.join("\n")).toMatch(/Tuned against the outputs: they differ by/);
+        const codes = async (model: Model): Promise<unknown[]> =>
+          Promise.all(
+            [...model.graph.initializers.values()]
+              .filter(({ name }) => name.endsWith(".packed"))
+              .map(async ({ tensor }) => tensor?.bytes()),
+          );
+        expect((await codes(plain.model)).length).toBe(4);
+        if (tuneRounding) expect(await codes(tuned.model)).not.toEqual(await codes(plain.model));
+        else expect(await codes(tuned.model)).toEqual(await codes(plain.model));
+        const before = await optimizedGraph(plain.model, { threads: 1, inProcess: true });
+        const after = await optimizedGraph(tuned.model, { threads: 1, inProcess: true });
+        expect(after.operators).toEqual(before.operators);
+      },
+    );
+
+    it("varies images, and gives the same again with the same seed", async () => {
+      const varied = { ...narrow, tuneSteps: 5, flip: true, crop: 1 };
+      const [once, again] = [
+        await runTechnique(quantize, residualNet(), varied, samples()),
+        await runTechnique(quantize, residualNet(), varied, samples()),
+      ];
+      const still = await runTechnique(quantize, residualNet(), { ...narrow, tuneSteps: 5 }, samples());
+      expect(await outputs(again.model)).toEqual(await outputs(once.model));
+      expect(await outputs(still.model)).not.toEqual(await outputs(once.model));
+    });
+
+    it("leaves the model as it was where an operator has no gradient, and says which", async () => {
+      const model = unary(
+        "float32",
+        ["n", 4, 8, 8],
+        (b, x) =>
+          b.op("Hardmax", [b.op("Conv", [x, b.constant("w", randomTensor([3, 4, 8, 8], 1))])], {
+            attributes: { axis: 1 },
+          }),
+        { shape: ["n", 3, 1, 1] },
+        17,
+      );
+      const plain = await runTechnique(quantize, model, narrow, samples());
+      const { model: result, journal } = await runTechnique(quantize, model, { ...narrow, tuneSteps: 5 }, samples());
+      expect(await outputs(result)).toEqual(await outputs(plain.model));
+      expect(journal.skipped).toContainEqual({
+        what: "tuning against the outputs",
+        why: expect.stringMatching(/Hardmax has no gradient/),
+      });
+    });
+  });
 
   describe("learned rounding of one layer", () => {
     const [INPUTS, OUTPUTS, SAMPLES] = [8, 3, 64];

@@ -15,12 +15,14 @@ import { rowsOf } from "../../../run/arrays.ts";
 import type { NdArray } from "../../../run/session.ts";
 import { bindBatch } from "../../../train/bind-batch.ts";
 import { imageBlock } from "../../../train/blocked/image-block.ts";
-import { abs, mean, square } from "../../../train/losses/words.ts";
+import { mean, square } from "../../../train/losses/words.ts";
 import { objectiveStep } from "../../../train/objective-step.ts";
 import { extract } from "../../../transform/extract.ts";
 import { convertOpset } from "../../../transform/opset.ts";
 import { engine } from "../../engine.ts";
 import type { Context } from "../../technique.ts";
+import type { LinearCodes } from "./linear-weights.ts";
+import { annealing, hardCodes, openness, roundingRate, softWeight } from "./soft-rounding.ts";
 import { type StoredLayer, storedLayer } from "./stored-layer.ts";
 import type { UnitSamples } from "./unit-samples.ts";
 import type { Unit } from "./units.ts";
@@ -32,16 +34,6 @@ export interface LearnOptions {
 
 /** Gradients of quantizers are written in operators of this opset. */
 const GRADIENT_OPSET = 17;
-/** Stretch of the sigmoid, so that h reaches 0 and 1: h = clip(σ(V)(ζ − γ) + γ, 0, 1), γ = −0.1, ζ = 1.1. */
-const [GAMMA, ZETA] = [-0.1, 1.1];
-/** Share of the steps without the pull towards 0 and 1; its exponent then falls from 20 to 2. */
-const WARM_UP = 0.2;
-const [FIRST_BETA, LAST_BETA] = [20, 2];
-/** Weight of the pull, relative to the unit's error before, spread over its weights. */
-const PULL = 1;
-/** Adam moves a number by about the rate in each step: V has this way to go, in whatever number of steps. */
-const WAY = 15;
-const MOST_RATE = 0.1;
 /** Biases move in units of the output's size: more slowly than the rounding. */
 const BIAS_RATE = 0.05;
 
@@ -59,7 +51,7 @@ export async function learnUnit(
   model: Model,
   unit: Unit,
   samples: UnitSamples,
-  weights: readonly { readonly weights: Float32Array; readonly low: number; readonly high: number }[],
+  weights: readonly Pick<LinearCodes, "weights" | "low" | "high">[],
   options: LearnOptions,
   context: Context,
 ): Promise<Learned | undefined> {
@@ -98,11 +90,7 @@ export async function learnUnit(
       node.setInput(2, add(s, stay, scale(s, shift, spread, "float32")));
     }
     layers.push({ stored, rounding: soft.rounding, shift, unit: spread });
-    // 1 − |2h − 1|^β
-    const s = site;
-    const distance = abs(s, sub(s, scale(s, soft.share, 2, "float32"), scalar(s, "float32", 1)));
-    const open = sub(s, scalar(s, "float32", 1), s.b.op("Pow", [distance, beta]));
-    pulls.push(mean(s, open, stored.shape));
+    pulls.push(mean(site, openness(site, soft.share, beta), stored.shape));
   }
   const output = part.graph.outputs[0] as Value;
   const targetShape = [batch, ...samples.target.shape.slice(1)];
@@ -137,15 +125,14 @@ export async function learnUnit(
     const inputName = (part.graph.inputs[0] as Value).name;
     for (let i = 0; i < options.iterations; i++) {
       throwIfAborted(context.signal);
-      const progress = i / Math.max(1, options.iterations);
-      const cold = Math.max(0, (progress - WARM_UP) / (1 - WARM_UP));
+      const annealed = annealing(i / Math.max(1, options.iterations));
       const drawn = Array.from({ length: batch }, () => rng.below(rows));
       const feeds = {
-        ...step.scalars(i, Math.min(MOST_RATE, WAY / options.iterations)),
+        ...step.scalars(i, roundingRate(options.iterations)),
         [inputName]: picked(samples.input, drawn),
         [target.name]: picked(samples.target, drawn),
-        [beta.name]: number(LAST_BETA + (FIRST_BETA - LAST_BETA) * 0.5 * (1 + Math.cos(Math.PI * cold))),
-        [pull.name]: number(progress < WARM_UP ? 0 : PULL),
+        [beta.name]: number(annealed.beta),
+        [pull.name]: number(annealed.pull),
       };
       await resident.step(feeds, []);
     }
@@ -161,47 +148,6 @@ export async function learnUnit(
   } finally {
     await session.close();
   }
-}
-
-interface Soft {
-  readonly weight: Value;
-  readonly rounding: Value;
-  /** h(V). */
-  readonly share: Value;
-}
-
-/** s·clip(⌊W/s⌋ + h(V), low, high), with V such that h is what W lies above ⌊W/s⌋. */
-function softWeight(
-  s: Site,
-  stored: StoredLayer,
-  { weights, low, high }: { readonly weights: Float32Array; readonly low: number; readonly high: number },
-): Soft {
-  const { shape } = stored;
-  const floors = weights.map((w, at) => Math.floor(w / stored.scaleAt(at)));
-  const open = weights.map((w, at) => {
-    const rest = Math.min(0.999, Math.max(0.001, w / stored.scaleAt(at) - (floors[at] as number)));
-    const sigmoid = (rest - GAMMA) / (ZETA - GAMMA);
-    return Math.log(sigmoid / (1 - sigmoid));
-  });
-  const rounding = s.b.constant("rounding", Tensor.float32(shape, open));
-  const number = (value: number): Value => scalar(s, "float32", value);
-  const stretched = add(s, scale(s, s.b.op("Sigmoid", [rounding]), ZETA - GAMMA, "float32"), number(GAMMA));
-  const share = s.b.op("Clip", [stretched, number(0), number(1)]);
-  const base = s.b.constant("floors", Tensor.float32(shape, floors));
-  const codes = s.b.op("Clip", [add(s, base, share), number(low), number(high)]);
-  const scales = s.b.constant("scales", Tensor.float32(stored.scaleShape, stored.scales));
-  return { weight: mul(s, codes, scales), rounding, share };
-}
-
-function hardCodes(
-  stored: StoredLayer,
-  { weights, low, high }: { readonly weights: Float32Array; readonly low: number; readonly high: number },
-  rounding: Float32Array,
-): Int8Array {
-  return Int8Array.from(weights, (w, at) => {
-    const up = 1 / (1 + Math.exp(-(rounding[at] ?? 0))) >= 0.5 ? 1 : 0; // σ ≥ ½ is h ≥ ½
-    return Math.min(high, Math.max(low, Math.floor(w / stored.scaleAt(at)) + up));
-  });
 }
 
 /** Rows of an array, copied. */

@@ -6,14 +6,16 @@
  * Needs: calibration data, some hundred samples like those the model will see. No labels.
  * Cost: two passes over the samples for each of the two forms of the channels (one with `equalize` never), a short run for each
  *   way of choosing ranges, and gradients of 48 samples (each about ten runs); memory is one batch. Fitting reads both models
- *   once more, from a remembered cut, and holds one part's samples (256 MB at most).
+ *   once more, from a remembered cut, and holds one part's samples (256 MB at most). A step of tuning costs about ten runs of
+ *   its samples.
  * Maths: x ≈ (q − z)·s. Weights symmetric int8 per output channel, s = max|w|/127; activations uint8 with
  * s = (h − l)/255, z = round(−l/s) over the calibrated range [l, h]; biases int32 with s_x·s_w. Rectifiers and clips become
  * the ends of the range. What an error δ in an activation does to the outputs is J δ, E‖J δ‖² = E(uᵀJ δ)² over random directions
  * u: `auto` ends with the range of least effect for each value, and where outputs still differ by 5 % leaves the layers around
  * the worst values in floating point. Biases take back Σ (ŵ − w)·E[x].
  * Paper: Jacob et al. 2018 (arXiv 1712.05877); Krishnamoorthi 2018 (arXiv 1806.08342); Nagel et al. 2021 (arXiv 2106.08295);
- *   fit: Nagel et al. 2019 (arXiv 1906.04721), 2020 (arXiv 2004.10568), Li et al. 2021 (arXiv 2102.05426).
+ *   fit: Nagel et al. 2019 (arXiv 1906.04721), 2020 (arXiv 2004.10568), Li et al. 2021 (arXiv 2102.05426); tuneSteps:
+ *   Finkelstein et al. 2019 (arXiv 1906.03193).
  */
 import { z } from "zod";
 import { nameOf } from "../../../analyse/keep.ts";
@@ -49,6 +51,7 @@ import {
 import { packNarrow } from "../pack-narrow.ts";
 import { reduceRangeOption } from "../reduce-range.ts";
 import { STATIC_FORMATS, staticFormats } from "./static-formats.ts";
+import { tuneOutputs } from "./tune-outputs.ts";
 import { variantsOf } from "./static-variants.ts";
 import { endsOptionOf, layersOptionOf, onlyOption } from "../weights/layer-formats.ts";
 
@@ -85,7 +88,19 @@ const options = z.object({
     )
     .meta({ search: choices("none", "biases", "layers", "blocks") }),
   iterations: z.int().min(1).default(500).describe("steps for each layer or block (fit layers or blocks)"),
-  fitBatch: z.int().min(1).default(16).describe("samples per step (fit layers or blocks)"),
+  fitBatch: z.int().min(1).default(16).describe("samples per step (fit layers or blocks, tuneSteps)"),
+  tuneSteps: z
+    .int()
+    .min(0)
+    .default(0)
+    .describe(
+      "steps at the end in which biases, weight scales and the rounding of 4-bit weights of all layers learn together what the original's outputs are; with fitBatch samples each",
+    )
+    .meta({ search: choices(0, 300) }),
+  tuneRounding: z.boolean().default(true).describe("learn the rounding of 4-bit weights as well (tuneSteps)"),
+  flip: z.boolean().default(false).describe("mirror images at random (tuneSteps)"),
+  crop: z.int().min(0).default(0).describe("pad images by so many pixels and crop them at random (tuneSteps)"),
+  layout: z.enum(["nchw", "nhwc"]).default("nchw").describe("order of the axes of images (flip, crop)"),
   samples: z
     .number()
     .int()
@@ -219,6 +234,17 @@ export const quantize: TechniqueFunction = defineTechnique({
       for (const { what, why } of fitted.skipped) journal.skip(what, why);
       journal.note(
         `Fitted to the original (${chosen.fit}): ${(100 * left).toFixed(0)} % of each part's error is left on average.`,
+      );
+    }
+    if (chosen.tuneSteps > 0) {
+      const { tuneSteps: steps, fitBatch, flip, crop, layout } = chosen;
+      const tuning = { steps, batch: fitBatch, rounding: chosen.tuneRounding, augmentation: { flip, crop, layout } };
+      await tuneOutputs(
+        { quantized: result, reference: original, linear, codes },
+        calibrate,
+        reference,
+        tuning,
+        context,
       );
     }
     await packNarrow(result, linear, codes);
