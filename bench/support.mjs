@@ -2,7 +2,7 @@
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { loadavg, tmpdir } from "node:os";
-import { dirname, join, relative } from "node:path";
+import { basename, dirname, isAbsolute, join, relative } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { machineInfo } from "../dist/evaluate/machine.node.js";
 
@@ -20,6 +20,12 @@ export function needsData(folder = SHARED) {
   process.exit(0);
 }
 
+/** An argument as it is typed: in quotes where it has spaces, a path outside the repository by its name alone. */
+function asTyped(argument) {
+  const text = isAbsolute(argument) ? basename(argument) : argument;
+  return /\s/.test(text) ? `'${text}'` : text;
+}
+
 /**
  * Writes bench/runs/<name>.json: command, machine, versions, the load of the machine when the run began and ended, rows.
  * Paths outside the repository do not belong into it.
@@ -29,7 +35,7 @@ export function writeRun(name, rows, { versions = {}, ...rest } = {}) {
   const script = relative(root, process.argv[1]).replaceAll("\\", "/");
   const record = {
     bench: name,
-    command: ["node", script, ...process.argv.slice(2)].join(" "),
+    command: ["node", script, ...process.argv.slice(2).map(asTyped)].join(" "),
     date: new Date().toISOString().slice(0, 10),
     machine,
     versions: { ...own, ...versions },
