@@ -1,5 +1,5 @@
 /** Static int8 models as the engine runs them: which kernels, and what it may leave in floating point. */
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { Rng } from "../../src/base/rng.ts";
 import { datasetOf } from "../../src/data/arrays.ts";
 import type { Dataset } from "../../src/data/dataset.ts";
@@ -9,6 +9,7 @@ import { feedChunks } from "../../src/run/feeds.ts";
 import { openSession } from "../../src/run/open-session.node.ts";
 import { optimizedGraph } from "../../src/run/optimized-graph.node.ts";
 import { quantize } from "../../src/techniques/quantize/static/quantize.ts";
+import { Reference } from "../../src/techniques/quantize/static/static-choice.ts";
 import { convertOpset } from "../../src/transform/opset.ts";
 import { runTechnique } from "../support/run-technique.ts";
 import { randomTensor, unary } from "../support/small-models.ts";
@@ -219,6 +220,21 @@ describe("fitting to the original", () => {
       const still = await runTechnique(quantize, residualNet(), { ...narrow, tuneSteps: 5 }, samples());
       expect(await outputs(again.model)).toEqual(await outputs(once.model));
       expect(await outputs(still.model)).not.toEqual(await outputs(once.model));
+    });
+
+    it("takes back, to the bit, what brings held-out samples no nearer, and says so", async () => {
+      const error = vi.spyOn(Reference.prototype, "error");
+      const plain = await runTechnique(quantize, residualNet(), narrow, samples());
+      let calls = 0;
+      error.mockImplementation(async () => ++calls);
+      const { model, journal } = await runTechnique(quantize, residualNet(), { ...narrow, tuneSteps: 5 }, samples());
+      error.mockRestore();
+      expect(calls).toBe(2);
+      expect(await outputs(model)).toEqual(await outputs(plain.model));
+      const numbers = ({ graph }: Model): Promise<unknown[]> =>
+        Promise.all([...graph.initializers.values()].map(async ({ name, tensor }) => [name, await tensor?.bytes()]));
+      expect(await numbers(model)).toEqual(await numbers(plain.model));
+      expect(journal.skipped.map(({ why }) => why)).toContain("samples that it did not learn from come out no better");
     });
 
     it("leaves the model as it was where an operator has no gradient, and says which", async () => {

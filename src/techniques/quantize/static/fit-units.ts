@@ -11,7 +11,7 @@ import { errorOf, learnUnit, type LearnOptions } from "./learn-unit.ts";
 import type { LinearCodes } from "./linear-weights.ts";
 import type { LinearNode } from "./qdq-plan.ts";
 import type { WrittenValue } from "./static-model.ts";
-import { storedLayer, writeLayer } from "./stored-layer.ts";
+import { keptLayer, storedLayer, writeLayer } from "./stored-layer.ts";
 import { UnitSampler, type UnitSamples } from "./unit-samples.ts";
 import { type Unit, unitsOf } from "./units.ts";
 
@@ -57,21 +57,12 @@ export async function fitUnits(
     let { output } = samples;
     let after = before;
     if (options.fit !== "biases") {
-      const old = await Promise.all(
-        unit.layers.map(({ linear: { node, channelAxis } }) => storedLayer(node, channelAxis)),
-      );
+      const restore = unit.layers.map(({ linear: { node } }) => keptLayer(node));
       await learn(models, unit, samples, options, codes, context);
       const learned = await outputOf(quantized, unit, samples, context);
       const error = learned ? errorOf({ output: learned, target: samples.target }, unit) : before;
       if (learned && error < before) [output, after] = [learned, error];
-      else
-        for (const [
-          i,
-          {
-            linear: { node },
-          },
-        ] of unit.layers.entries())
-          await writeLayer(node, old[i]?.codes, old[i]?.biases);
+      else for (const each of restore) each();
     }
     after = await correctBias(unit, { ...samples, output }, after);
     const better = after < before;

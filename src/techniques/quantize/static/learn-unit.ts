@@ -21,6 +21,7 @@ import { extract } from "../../../transform/extract.ts";
 import { convertOpset } from "../../../transform/opset.ts";
 import { engine } from "../../engine.ts";
 import type { Context } from "../../technique.ts";
+import { TRAINING_OPSET } from "../../training.ts";
 import type { LinearCodes } from "./linear-weights.ts";
 import { annealing, hardCodes, openness, roundingRate, softWeight } from "./soft-rounding.ts";
 import { type StoredLayer, storedLayer } from "./stored-layer.ts";
@@ -32,8 +33,6 @@ export interface LearnOptions {
   readonly batch: number;
 }
 
-/** Gradients of quantizers are written in operators of this opset. */
-const GRADIENT_OPSET = 17;
 /** Biases move in units of the output's size: more slowly than the rounding. */
 const BIAS_RATE = 0.05;
 
@@ -57,7 +56,7 @@ export async function learnUnit(
 ): Promise<Learned | undefined> {
   const part = extract(model, [unit.input], [unit.output]);
   if (!part) return undefined;
-  if (part.opset < GRADIENT_OPSET) convertOpset(part, GRADIENT_OPSET);
+  if (part.opset < TRAINING_OPSET) convertOpset(part, TRAINING_OPSET);
   const rows = samples.input.shape[0] ?? 1;
   const batch = Math.min(options.batch, rows);
   const rest = samples.input.shape.slice(1);

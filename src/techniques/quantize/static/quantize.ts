@@ -51,8 +51,8 @@ import {
 import { packNarrow } from "../pack-narrow.ts";
 import { reduceRangeOption } from "../reduce-range.ts";
 import { STATIC_FORMATS, staticFormats } from "./static-formats.ts";
-import { tuneOutputs } from "./tune-outputs.ts";
 import { variantsOf } from "./static-variants.ts";
+import { tuneOutputs } from "./tune-outputs.ts";
 import { endsOptionOf, layersOptionOf, onlyOption } from "../weights/layer-formats.ts";
 
 /** First opset whose DequantizeLinear takes a scale per channel. */

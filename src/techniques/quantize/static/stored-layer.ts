@@ -71,3 +71,12 @@ export async function writeLayer(
   const integers = Int32Array.from(biases, (b, c) => Math.round(b / (steps[steps.length === 1 ? 0 : c] ?? 1)));
   bias.tensor = Tensor.of("int32", bias.tensor.shape, integers);
 }
+
+/** What puts the layer's codes, biases and scales back as they are now, to the bit. */
+export function keptLayer(node: Node): () => void {
+  const values = [1, 2].flatMap((index) => node.inputs[index]?.producer?.inputs.slice(0, 2) ?? []);
+  const tensors = values.map((value) => value?.tensor);
+  return () => {
+    for (const [i, value] of values.entries()) if (value) value.tensor = tensors[i];
+  };
+}

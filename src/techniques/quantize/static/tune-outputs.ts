@@ -28,7 +28,7 @@ import type { FitModels } from "./fit-units.ts";
 import { type LinearCodes, storedBits } from "./linear-weights.ts";
 import { annealing, hardCodes, openness, roundingRate, type Soft, softWeight } from "./soft-rounding.ts";
 import type { Reference } from "./static-choice.ts";
-import { type StoredLayer, storedLayer, writeLayer } from "./stored-layer.ts";
+import { keptLayer, type StoredLayer, storedLayer, writeLayer } from "./stored-layer.ts";
 
 export interface TuneOptions {
   readonly steps: number;
@@ -65,7 +65,7 @@ export async function tuneOutputs(
   const { quantized, linear } = models;
   const { journal } = context;
   const before = await reference.error(quantized);
-  const old = await Promise.all(linear.map(({ node, channelAxis }) => storedLayer(node, channelAxis)));
+  const restore = linear.map(({ node }) => keptLayer(node));
   try {
     const tuned = await learn(models, data, before, options, context);
     for (const [i, { node }] of linear.entries())
@@ -82,7 +82,7 @@ export async function tuneOutputs(
       `Tuned against the outputs: they differ by ${percent(after)} of their size on calibration samples, by ${percent(before)} before.`,
     );
   else {
-    for (const [i, { node }] of linear.entries()) await writeLayer(node, old[i]?.codes, old[i]?.biases, old[i]?.scales);
+    for (const each of restore) each();
     journal.skip("tuning against the outputs", "samples that it did not learn from come out no better");
   }
 }
